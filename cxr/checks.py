@@ -1,0 +1,224 @@
+"""Own the data check: all problems of the three CSVs and the image folder at once, and the table of what they hold.
+
+Reads nothing of an image unless a decoder is passed in.
+"""
+
+import hashlib
+import itertools
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cxr.image_folder import check_images
+from cxr.labels import CellRules, LabelError, Split, read_split
+from cxr.overlaps import count_shared_images, count_shared_patients, warn_of_copies, without_duplicates
+from cxr.problems import Problem, ProblemList
+
+SPLIT_NAMES = ("train", "val", "test")
+PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))
+TABLE_WIDTH = 100  # columns of a terminal
+EXIT_BAD_DATA = 2
+EXIT_FILE_SYSTEM = 3
+
+
+@dataclass(frozen=True, eq=False)
+class DataCheck:
+    """Hold what the check of the three CSVs found.
+
+    Args:
+        parts: split name -> what could be read of it; use `splits` for anything but a description of the data.
+        problems: faults and warnings in the order found; of one kind and file only the first 20.
+        counts: (severity, kind, file) -> how many there are, the unlisted ones included.
+        shared_images: (split, split) -> images in both.
+        shared_patients: (split, split) -> patients in both.
+        num_unlisted: files beside the listed images that no CSV lists.
+    """
+
+    parts: dict[str, Split]
+    problems: tuple[Problem, ...]
+    counts: dict[tuple[str, str, str], int]
+    shared_images: dict[tuple[str, str], int] = field(default_factory=dict)
+    shared_patients: dict[tuple[str, str], int] = field(default_factory=dict)
+    num_unlisted: int = 0
+
+    @property
+    def faults(self) -> tuple[Problem, ...]:
+        """Return the problems that stop a run."""
+        return tuple(problem for problem in self.problems if problem.severity == "fault")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Return the problems that do not stop a run."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0, 2 (bad data) or 3 (a file or the image folder is missing or unreadable)."""
+        if any(problem.kind == "file" for problem in self.faults):
+            return EXIT_FILE_SYSTEM
+        return EXIT_BAD_DATA if self.faults else 0
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Return the three splits.
+
+        Raises:
+            LabelError: the data has faults, so that there is nothing to train on.
+        """
+        if self.faults:
+            raise LabelError(f"The data has faults; correct them first. The first one: {self.faults[0]}")
+        return dict(self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over findings, image names, patients and labels of all three splits, in order."""
+        digest = hashlib.sha256()
+        for name, split in self.splits.items():
+            digest.update(json.dumps([name, split.findings, split.images, split.patients]).encode())
+            digest.update(np.ascontiguousarray(split.labels, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    def as_text(self) -> str:
+        """Return the table, the problems and the verdict, at most 100 columns wide."""
+        num_faults = sum(count for (severity, *_), count in self.counts.items() if severity == "fault")
+        num_warnings = sum(self.counts.values()) - num_faults
+        verdict = f"Data check: {_counted(num_faults, 'fault')}, {_counted(num_warnings, 'warning')}. " + (
+            f"Correct the faults before training (exit code {self.exit_code})."
+            if num_faults
+            else "The data can be used."
+        )
+        paragraphs = [_table(self.parts)] if self.parts else []
+        if self.num_unlisted:
+            paragraphs.append(f"{self.num_unlisted:,} files in the image folder are in none of the three CSVs.")
+        for title, problems in (("Faults", self.faults), ("Warnings", self.warnings)):
+            if problems:
+                paragraphs.append(f"{title}:\n" + "\n".join(self._problem_lines(problems)))
+        return "\n\n".join([*paragraphs, verdict])
+
+    def _problem_lines(self, problems: Sequence[Problem]) -> list[str]:
+        """Return the lines for faults or warnings, each kind of each file with the count of what is not listed."""
+        groups: dict[tuple[str, str, str], list[Problem]] = {}
+        for problem in problems:
+            groups.setdefault((problem.severity, problem.kind, problem.file), []).append(problem)
+        lines = []
+        for group, members in groups.items():
+            for problem in members:
+                lines += textwrap.wrap(f"- {problem}", TABLE_WIDTH, subsequent_indent="  ", break_long_words=False)
+            if self.counts[group] > len(members):
+                lines.append(f"  ... and {self.counts[group] - len(members):,} more of this kind in {group[2]}")
+        return lines
+
+
+def check_splits(
+    train_csv: Path | str,
+    val_csv: Path | str,
+    test_csv: Path | str,
+    image_dir: Path | str | None,
+    *,
+    findings: Sequence[str] | None = None,
+    allow_blank: bool = False,
+    uncertain: str | None = None,
+    allow_leakage: bool = False,
+    skip_missing: bool = False,
+    decode: Callable[[bytes], np.ndarray] | None = None,
+) -> DataCheck:
+    """Check the three CSVs and the image folder, and collect every problem.
+
+    Args:
+        image_dir: folder that the image names are relative to; None leaves all checks of files out.
+        findings: the columns to keep; None for every column besides image and patient. Their order is the training
+            CSV's in either case.
+        allow_blank: a blank label means "not labelled" (NaN) instead of a fault.
+        uncertain: what the label -1 means: "zero", "one", "blank" (NaN), or None for a fault.
+        allow_leakage: a patient in two splits is a warning instead of a fault.
+        skip_missing: leave out rows whose image is not there, up to 1 % of a split.
+        decode: bytes -> radiograph, ValueError where that fails. Given, every image is read (a deep check).
+
+    Raises:
+        LabelError: `findings` is empty or `uncertain` is unknown. Faults of the data are in the result instead.
+    """
+    if findings is not None and not any(name.strip() for name in findings):
+        raise LabelError("findings must name at least one column, or be None for all. Received no name.")
+    rules = CellRules(allow_blank, uncertain)
+    problems = ProblemList()
+    paths = dict(zip(SPLIT_NAMES, map(Path, (train_csv, val_csv, test_csv)), strict=True))
+    same_names = len({path.name for path in paths.values()}) < len(paths)
+    files = {name: str(path) if same_names else path.name for name, path in paths.items()}
+
+    parts: dict[str, Split] = {}
+    for name, path in paths.items():
+        expected = parts["train"].findings if "train" in parts else None
+        part = read_split(name, path, files[name], problems, rules=rules, chosen=findings, expected=expected)
+        if part is not None:
+            parts[name] = without_duplicates(part, files[name], problems)
+
+    shared_images, shared_patients = {}, {}
+    for pair in PAIRS:
+        if pair[0] in parts and pair[1] in parts:
+            first, second = parts[pair[0]], parts[pair[1]]
+            shared_images[pair] = count_shared_images(first, second, files, problems)
+            shared_patients[pair] = count_shared_patients(first, second, files, problems, allow_leakage)
+
+    num_unlisted = 0
+    if image_dir is not None:
+        images = check_images(Path(image_dir), parts, files, problems, skip_missing, decode)
+        parts, num_unlisted = images.parts, images.num_unlisted
+        warn_of_copies(parts, images.digests, files, problems)
+    for name, part in parts.items():
+        _check_balance(part, files[name], problems)
+    return DataCheck(parts, tuple(problems.listed), dict(problems.counts), shared_images, shared_patients, num_unlisted)
+
+
+def _check_balance(split: Split, file: str, problems: ProblemList) -> None:
+    """Warn of findings that cannot be learned (train) or scored (val, test)."""
+    for column, finding in enumerate(split.findings):
+        num_positive, num_negative = _num_positive(split, column), _num_negative(split, column)
+        if num_positive and num_negative:
+            continue
+        found = "no positive" if not num_positive else "no negative"
+        outcome = "it cannot be learned" if split.name == "train" else 'its AUROC there is undefined ("n/a")'
+        problems.warning("one class", file, f"{found} image: {outcome}.", column=finding)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _num_positive(split: Split, column: int) -> int:
+    return int((split.labels[:, column] == 1).sum())
+
+
+def _num_negative(split: Split, column: int) -> int:
+    return int((split.labels[:, column] == 0).sum())
+
+
+def _table(parts: dict[str, Split]) -> str:
+    """Return images, patients and positives of each split and finding as text."""
+    blanks = any(np.isnan(part.labels).any() for part in parts.values())
+    findings = dict.fromkeys(finding for part in parts.values() for finding in part.findings)
+    names = {finding: finding if len(finding) <= 26 else finding[:23] + "..." for finding in findings}
+    totals = [
+        ("", parts),
+        ("images", (f"{len(part.images):,}" for part in parts.values())),
+        ("patients", (f"{len(set(part.patients) - {''}):,}" for part in parts.values())),
+        ("positives of labelled images" if blanks else "positives (share of images)", ()),
+    ]
+    cells = [(names[finding], (_positives(part, finding, blanks) for part in parts.values())) for finding in findings]
+    rows = [f"{name:<28}" + "".join(f"{text:>15}" + " " * 9 for text in texts) for name, texts in totals]
+    rows += [f"{name:<28}" + "".join(f"{text:>24}" for text in texts) for name, texts in cells]
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def _positives(split: Split, finding: str, blanks: bool) -> str:
+    """Return a cell of the table, "12 (1.5 %)", or "12 of 800 (1.5 %)" where some labels are blank."""
+    if finding not in split.findings:
+        return "-"
+    column = split.findings.index(finding)
+    num_positive = _num_positive(split, column)
+    num_labelled = num_positive + _num_negative(split, column)
+    share = f"({100 * num_positive / num_labelled:.1f} %)" if num_labelled else "(n/a)"
+    return f"{num_positive:,}{f' of {num_labelled:,}' if blanks else ''}{share:>9}"

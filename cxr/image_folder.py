@@ -1,0 +1,191 @@
+"""Own the checks of the image folder: which listed files are there, lead outside, can be decoded or are copies.
+
+No file is opened unless it is a regular file below the folder and its pixels are asked for.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cxr.labels import Split
+from cxr.problems import ProblemList, shown
+
+MISSING = "missing image"
+OUTSIDE = "image outside the folder"
+IRREGULAR = "no regular file"
+MESSAGES = {
+    MISSING: "is not in the image folder. Add the file, remove the row, or leave it out with --allow missing.",
+    OUTSIDE: "leads out of the image folder through a link; it was not opened. Copy the file into the folder.",
+    IRREGULAR: "is not a regular file; it was not opened. Name an image file.",
+}
+MAX_SKIPPED_SHARE = 0.01  # of one split's images; more missing than this is a wrong folder, not an accident
+
+
+@dataclass
+class FolderListing:
+    """Hold what a look at the image folder found.
+
+    Args:
+        faulty: listed image name -> MISSING, OUTSIDE or IRREGULAR; a name that is not here can be read.
+        num_unlisted: files in the folders that the names lead to, that no name leads to.
+    """
+
+    faulty: dict[str, str] = field(default_factory=dict)
+    num_unlisted: int = 0
+
+
+def list_folder(image_dir: Path, images: Iterable[str]) -> FolderListing:
+    """Compare the listed names with the files below `image_dir`, without opening any of them.
+
+    Each folder is read once, so that 100,000 names cost no system call each.
+    """
+    root = os.path.realpath(image_dir)
+    by_folder: dict[str, list[str]] = {"": []}
+    for image in images:
+        by_folder.setdefault(os.path.dirname(image), []).append(image)  # noqa: PTH120 - text, 100,000 times
+    listing = FolderListing()
+    for folder, members in by_folder.items():
+        path = os.path.realpath(Path(root, folder))
+        if not _is_below(path, root):
+            listing.faulty.update(dict.fromkeys(members, OUTSIDE))
+            continue
+        try:
+            with os.scandir(path) as found:
+                entries = {entry.name: entry for entry in found}
+        except OSError:  # no such folder, or one that may not be read
+            entries = {}
+        for image in members:
+            # Forgotten here once seen, so that what is left over is what nobody lists.
+            fault = _entry_fault(entries.pop(os.path.basename(image), None), root)  # noqa: PTH119
+            if fault:
+                listing.faulty[image] = fault
+        listing.num_unlisted += sum(entry.is_file() and not entry.name.startswith(".") for entry in entries.values())
+    return listing
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _entry_fault(entry: os.DirEntry | None, root: str) -> str | None:
+    """Say what keeps a folder entry from being read as an image file, None where nothing does."""
+    if entry is None:
+        return MISSING
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if not _is_below(target, root):
+            return OUTSIDE
+        if not Path(target).exists():
+            return MISSING
+    return None if entry.is_file() else IRREGULAR
+
+
+@dataclass(frozen=True)
+class ImageContents:
+    """Hold what reading the pixels found.
+
+    Args:
+        unreadable: image name -> why it cannot be decoded.
+        digests: image name -> SHA-256 over shape and pixels.
+    """
+
+    unreadable: dict[str, str]
+    digests: dict[str, str]
+
+
+def read_images(image_dir: Path, images: Iterable[str], decode: Callable[[bytes], np.ndarray]) -> ImageContents:
+    """Decode every image once.
+
+    Args:
+        images: names that `list_folder` found no fault with.
+        decode: bytes -> radiograph; raises ValueError with a message for the user.
+    """
+
+    def digest(image: str) -> tuple[str | None, str | None]:
+        try:
+            pixels = decode((image_dir / image).read_bytes())
+        except OSError as error:
+            return None, f"cannot be read ({error.strerror})"
+        except ValueError as error:
+            return None, str(error)
+        return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest(), None
+
+    images = list(images)
+    unreadable, digests = {}, {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for image, (found, reason) in zip(images, pool.map(digest, images), strict=True):
+            if reason is not None:
+                unreadable[image] = reason
+            else:
+                digests[image] = found
+    return ImageContents(unreadable, digests)
+
+
+@dataclass(frozen=True)
+class CheckedImages:
+    """Hold the splits without the rows that were left out, and what the folder holds besides.
+
+    Args:
+        digests: image name -> SHA-256 over shape and pixels; empty where no image was read.
+    """
+
+    parts: dict[str, Split]
+    num_unlisted: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+def check_images(
+    image_dir: Path,
+    parts: dict[str, Split],
+    files: dict[str, str],
+    problems: ProblemList,
+    skip_missing: bool,
+    decode: Callable[[bytes], np.ndarray] | None,
+) -> CheckedImages:
+    """Record every listed image that is missing, leads outside or, where `decode` is given, cannot be decoded."""
+    if not image_dir.is_dir() or not os.access(image_dir, os.R_OK | os.X_OK):
+        found = "cannot be read" if image_dir.is_dir() else "is not a folder"
+        message = f"{image_dir} {found}. Correct the path or give another with --image-dir."
+        problems.fault("file", image_dir.name or str(image_dir), message)
+        return CheckedImages(parts)
+    names = dict.fromkeys(image for part in parts.values() for image in part.images)
+    listing = list_folder(image_dir, names)
+    for name, part in parts.items():
+        _record_faulty(part, listing.faulty, files[name], problems, skip_missing)
+    contents = ImageContents({}, {})
+    if decode is not None:
+        contents = read_images(image_dir, (image for image in names if image not in listing.faulty), decode)
+        for name, part in parts.items():
+            for image, line in zip(part.images, part.lines, strict=True):
+                if image in contents.unreadable:
+                    message = f"{shown(image)} cannot be read: {contents.unreadable[image]}"
+                    problems.fault("unreadable image", files[name], message, line)
+    if skip_missing:
+        present = {
+            name: np.array([listing.faulty.get(image) != MISSING for image in part.images], bool)
+            for name, part in parts.items()
+        }
+        parts = {name: part.select(present[name]) for name, part in parts.items()}
+    return CheckedImages(parts, listing.num_unlisted, contents.digests)
+
+
+def _record_faulty(split: Split, faulty: dict[str, str], file: str, problems: ProblemList, skip_missing: bool) -> None:
+    """Record the images of a split that are not there or must not be opened."""
+    num_missing = sum(faulty.get(image) == MISSING for image in split.images)
+    skip = skip_missing and num_missing <= MAX_SKIPPED_SHARE * len(split.images)
+    for image, line in zip(split.images, split.lines, strict=True):
+        kind = faulty.get(image)
+        if kind and not (kind == MISSING and skip):
+            problems.fault(kind, file, f"{shown(image)} {MESSAGES[kind]}", line)
+    if num_missing and skip_missing:
+        message = f"{num_missing} of {len(split.images)} images are not in the image folder"
+        if skip:
+            problems.warning("skipped images", file, f"{message}; their rows are left out.")
+        else:
+            message += f", more than the {MAX_SKIPPED_SHARE:.0%} that may be left out. Is it the right --image-dir?"
+            problems.fault("skipped images", file, message)

@@ -1,0 +1,97 @@
+"""Own what must not be there twice: rows of one image in a file, and images, patients or pixels in two splits."""
+
+import hashlib
+import itertools
+
+import numpy as np
+
+from cxr.labels import Split
+from cxr.problems import ProblemList, shown
+
+NUM_EXAMPLES = 5  # rows, images or patients named in a message
+
+
+def without_duplicates(split: Split, file: str, problems: ProblemList) -> Split:
+    """Keep the first row of each image: a warning where the others say the same, a fault where they do not."""
+    rows_of: dict[str, list[int]] = {}
+    for row, image in enumerate(split.images):
+        rows_of.setdefault(image, []).append(row)
+    keep = np.ones(len(split.images), bool)
+    for image, rows in rows_of.items():
+        if len(rows) == 1:
+            continue
+        keep[rows[1:]] = False
+        lines = ", ".join(str(split.lines[row]) for row in rows[:NUM_EXAMPLES])
+        where = (
+            f"image {shown(image)} is listed {len(rows)} times (lines {lines}{', ...' * (len(rows) > NUM_EXAMPLES)})"
+        )
+        if len({(split.patients[row], split.labels[row].tobytes()) for row in rows}) == 1:
+            problems.warning("duplicate row", file, f"{where}; the first row is used.", split.lines[rows[0]])
+        else:
+            message = f"{where} with different labels or patients. Keep one row."
+            problems.fault("conflicting rows", file, message, split.lines[rows[0]])
+    return split if keep.all() else split.select(keep)
+
+
+def count_shared_images(first: Split, second: Split, files: dict[str, str], problems: ProblemList) -> int:
+    """Record the images that are in both splits, and count them."""
+    lines = dict(zip(second.images, second.lines, strict=True))
+    shared = [(image, line) for image, line in zip(first.images, first.lines, strict=True) if image in lines]
+    if shared:
+        examples = "; ".join(
+            f"{shown(image)} on lines {line} and {lines[image]}" for image, line in shared[:NUM_EXAMPLES]
+        )
+        message = (
+            f"{len(shared)} images are also in {files[second.name]}: {examples}. Remove them from one of the files."
+        )
+        problems.fault("shared images", files[first.name], message)
+    return len(shared)
+
+
+def count_shared_patients(
+    first: Split, second: Split, files: dict[str, str], problems: ProblemList, allow_leakage: bool
+) -> int:
+    """Record the patients that are in both splits, as hashes and line numbers, and count them."""
+    lines = dict(zip(reversed(second.patients), reversed(second.lines), strict=True))  # the first line of each
+    shared = {}
+    for patient, line in zip(first.patients, first.lines, strict=True):
+        if patient and patient in lines:
+            shared.setdefault(patient, line)
+    if shared:
+        examples = "; ".join(
+            f"{_hashed(patient)} on lines {line} and {lines[patient]}"
+            for patient, line in itertools.islice(shared.items(), NUM_EXAMPLES)
+        )
+        message = f"{len(shared)} patients are also in {files[second.name]} (id hashes: {examples})."
+        if allow_leakage:
+            problems.warning("shared patients", files[first.name], f"{message} Scores will look better than they are.")
+        else:
+            message += " Move each patient to one file, or accept untrue scores with --allow leakage."
+            problems.fault("shared patients", files[first.name], message)
+    return len(shared)
+
+
+def _hashed(patient: str) -> str:
+    """Return a short name for a patient, to recognise it by in a log that should not carry the id."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:8]
+
+
+def warn_of_copies(
+    parts: dict[str, Split], digests: dict[str, str], files: dict[str, str], problems: ProblemList
+) -> None:
+    """Record images of different splits and names that have the same pixels.
+
+    Args:
+        digests: image name -> digest of the pixels.
+    """
+    first_seen: dict[str, tuple[str, str, int]] = {}  # digest -> split, image, line
+    for name, part in parts.items():
+        for image, line in zip(part.images, part.lines, strict=True):
+            if image not in digests:
+                continue
+            split, original, original_line = first_seen.setdefault(digests[image], (name, image, line))
+            if split != name and original != image:
+                message = (
+                    f"{shown(image)} has the same pixels as {shown(original)} in {files[split]} line {original_line}."
+                )
+                problems.warning("same pixels", files[name], message, line)

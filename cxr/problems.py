@@ -1,0 +1,57 @@
+"""Own the records of what is wrong with the data, and how text of a user's file is quoted in them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+NUM_LISTED = 20  # problems of one kind that are kept and printed per file; the others are only counted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Record one thing that is wrong (a fault) or odd (a warning) in the data."""
+
+    severity: str
+    kind: str
+    file: str
+    line: int | None
+    column: str | None
+    message: str
+
+    def __str__(self) -> str:
+        line = f" line {self.line}" if self.line else ""
+        column = f"{',' if line else ''} column {shown(self.column)}" if self.column else ""
+        return f"{self.file}{line}{column}: {self.message}"
+
+
+@dataclass
+class ProblemList:
+    """Collect problems: the first `NUM_LISTED` of a kind per file in full, the others as a count."""
+
+    listed: list[Problem] = field(default_factory=list)
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def fault(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
+        """Record something that must be corrected before training."""
+        self._add(Problem("fault", kind, file, line, column, message))
+
+    def warning(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
+        """Record something that the user should know but that does not stop a run."""
+        self._add(Problem("warning", kind, file, line, column, message))
+
+    def _add(self, problem: Problem) -> None:
+        group = (problem.severity, problem.kind, problem.file)
+        self.counts[group] += 1
+        if self.counts[group] <= NUM_LISTED:
+            self.listed.append(problem)
+
+
+def shown(text: str, max_chars: int = 40) -> str:
+    """Quote text of a file for a message: escaped, and shortened so that it cannot flood the terminal."""
+    return repr(text if len(text) <= max_chars else text[: max_chars - 3] + "...")
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Join names for a message, the first `NUM_LISTED` of them."""
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return (", ".join(shown(name) for name in names[:NUM_LISTED]) or "none") + more
