@@ -107,7 +107,9 @@ class DataCheck:
         lines = []
         for group, members in groups.items():
             for problem in members:
-                lines += textwrap.wrap(f"- {problem}", TABLE_WIDTH, subsequent_indent="  ", break_long_words=False)
+                lines += textwrap.wrap(
+                    f"- {problem}", TABLE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                )
             if self.counts[group] > len(members):
                 lines.append(f"  ... and {self.counts[group] - len(members):,} more of this kind in {group[2]}")
         return lines
@@ -201,15 +203,14 @@ def _table(parts: dict[str, Split]) -> str:
     blanks = any(np.isnan(part.labels).any() for part in parts.values())
     findings = dict.fromkeys(finding for part in parts.values() for finding in part.findings)
     names = {finding: finding if len(finding) <= 26 else finding[:23] + "..." for finding in findings}
-    totals = [
-        ("", parts),
-        ("images", (f"{len(part.images):,}" for part in parts.values())),
-        ("patients", (f"{len(set(part.patients) - {''}):,}" for part in parts.values())),
-        ("positives of labelled images" if blanks else "positives (share of images)", ()),
-    ]
-    cells = [(names[finding], (_positives(part, finding, blanks) for part in parts.values())) for finding in findings]
-    rows = [f"{name:<28}" + "".join(f"{text:>15}" + " " * 9 for text in texts) for name, texts in totals]
-    rows += [f"{name:<28}" + "".join(f"{text:>24}" for text in texts) for name, texts in cells]
+    rows = [f"{'':<28}" + "".join(f"{name:>15}{'':9}" for name in parts)]
+    rows.append(f"{'images':<28}" + "".join(f"{len(part.images):>15,}{'':9}" for part in parts.values()))
+    num_patients = [len(set(part.patients) - {""}) for part in parts.values()]
+    rows.append(f"{'patients':<28}" + "".join(f"{number:>15,}{'':9}" for number in num_patients))
+    rows.append("positives of labelled images" if blanks else "positives (share of images)")
+    for finding in findings:
+        cells = [_positives(part, finding, blanks) for part in parts.values()]
+        rows.append(f"{names[finding]:<28}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(row.rstrip() for row in rows)
 
 
