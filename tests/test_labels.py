@@ -1,0 +1,260 @@
+"""Check the CSV reader: what it accepts, what it refuses and with which line, and that it never fails otherwise."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from cxr.checks import DataCheck, check_splits
+from cxr.labels import LabelError
+
+TRAIN = b"Image,Edema,Hernia,Patientid\na1.png,0,1,7\na2.png,1,0,007\n"
+VAL = b"Image,Edema,Hernia,Patientid\nb1.png,1,0,20\nb2.png,0,1,21\n"
+TEST = b"Image,Edema,Hernia,Patientid\nc1.png,0,1,30\nc2.png,1,0,31\n"
+HEADER = b"Image,Edema,Hernia,Patientid\n"
+LABELS = [[0, 1], [1, 0]]
+
+
+def check(folder: Path, train: bytes = TRAIN, val: bytes = VAL, test: bytes = TEST, **options) -> DataCheck:
+    """Write three CSVs and check them without images."""
+    paths = [folder / name for name in ("train-small.csv", "val_data.csv", "test_data.csv")]
+    for path, data in zip(paths, (train, val, test), strict=True):
+        path.write_bytes(data)
+    return check_splits(*paths, None, **options)
+
+
+FAULTY = {
+    "C02-empty": (b"", {}, None, "no rows"),
+    "C02-header-only": (HEADER, {}, None, "no rows"),
+    "C04-utf16": (TRAIN.decode().encode("utf-16"), {}, 1, "UTF-16"),
+    "C04-utf16-no-bom": (TRAIN.decode().encode("utf-16-le"), {}, 1, "byte 0x00 at offset 1"),
+    "C04-latin1": (HEADER + b"a.png,0,1,7\nb\xe9.png,0,1,7\n", {}, 3, f"byte 0xe9 at offset {len(HEADER) + 13}"),
+    "C04-latin1-bom": (b"\xef\xbb\xbf" + HEADER + b"\xe9", {}, 2, f"byte 0xe9 at offset {len(HEADER) + 3}"),
+    "C04-nul": (HEADER + b"a.png,0,1,7\r\n\0b.png,0,1,7\n", {}, 3, "byte 0x00"),
+    "C05-semicolon": (TRAIN.replace(b",", b";"), {}, 1, "found 1 column, the file looks like ';'"),
+    "C05-tab": (TRAIN.replace(b",", b"\t"), {}, 1, r"found 1 column, the file looks like '\t'"),
+    "C06-long-row": (HEADER + b"a.png,0,1,7,0\n", {}, 2, "expected 4 fields as in the header, found 5"),
+    "C06-short-row": (HEADER + b"a.png,0,1,7\nb.png,0,1\n", {}, 3, "expected 4 fields as in the header, found 3"),
+    "C06-open-quote": (HEADER + b'a.png,0,1,7\n"b.png,0,1,8\nc.png,0,1,9\n', {}, 3, "not valid CSV"),
+    "C07-duplicate": (b"Image,Edema,edema ,Patientid\na.png,0,1,7\n", {}, 1, "2 columns have the same name"),
+    "C07-two-image-columns": (b"Image,Image Index,A,Patientid\na,a,1,7\n", {}, 1, "2 columns have the same name"),
+    "C07-no-name": (b",Image,Edema,Patientid\n0,a.png,1,7\n", {}, 1, "column 1 has no name"),
+    "C08-no-image": (b"File,Edema,Hernia,Patientid\na.png,0,1,7\n", {}, 1, "missing column: Image"),
+    "C08-no-patient": (b"Image,Edema,Hernia\na.png,0,1\n", {}, 1, "missing column: Patientid"),
+    "C08-no-finding": (b"Image,Patientid\na.png,7\n", {}, 1, "missing column: one column per finding"),
+    "C08-unknown-choice": (TRAIN, {"findings": ["Edema", "Mass"]}, 1, "missing findings: 'Mass'"),
+    "C12-blank": (HEADER + b"a.png,,1,7\n", {}, 2, "received a blank cell"),
+    "C12-uncertain": (HEADER + b"a.png,-1,1,7\n", {}, 2, "received -1"),
+    "C13-blank-image": (HEADER + b" ,0,1,7\n", {}, 2, "blank image name"),
+    "C14-blank-patient": (HEADER + b"a.png,0,1, \n", {}, 2, "blank patient id"),
+    "C15-conflict": (HEADER + b"a.png,0,1,7\nb.png,0,1,8\na.png,1,1,7\n", {}, 2, "listed 2 times (lines 2, 4)"),
+    "C15-other-patient": (HEADER + b"a.png,0,1,7\na.png,0,1,8\n", {}, 2, "listed 2 times (lines 2, 3)"),
+    "C15-other-spelling": (HEADER + b"a.png,0,1,7\n./a.png,1,1,7\n", {}, 2, "listed 2 times (lines 2, 3)"),
+    "C19-parent": (HEADER + b"../x.png,0,1,7\n", {}, 2, "leaves the image folder"),
+    "C19-backslash": (HEADER + b"a\\..\\..\\x.png,0,1,7\n", {}, 2, "leaves the image folder"),
+    "C19-absolute": (HEADER + b"/etc/passwd,0,1,7\n", {}, 2, "leaves the image folder"),
+    "C19-newline": (HEADER + b'"a\n.png",0,1,7\n', {}, 2, "line break or control character"),
+    "C19-escape": (HEADER + b"a\x1b[2J.png,0,1,7\n", {}, 2, "line break or control character"),
+}
+for _cell in ("NA", "-1", "2", "0.5", "yes", "inf", "1e400", "01", "nan", "True", "\u0661"):
+    FAULTY[f"C12-{_cell}"] = (HEADER + b"a.png,0,1,7\nb.png,0," + _cell.encode() + b",7\n", {}, 3, "expected 0 or 1")
+
+
+@pytest.mark.parametrize(("train", "options", "line", "message"), FAULTY.values(), ids=FAULTY.keys())
+def test_read_refuses_faulty_file(tmp_path, train, options, line, message):
+    result = check(tmp_path, train, **options)
+    found = [problem for problem in result.faults if problem.file == "train-small.csv" and message in problem.message]
+    assert len(found) == 1, result.as_text()
+    assert found[0].line == line
+    assert result.exit_code == 2
+    with pytest.raises(LabelError, match="has faults"):
+        _ = result.splits
+
+
+ACCEPTED = {
+    "C02-one-row": (HEADER + b"a1.png,0,1,7\n", {}, [[0, 1]]),
+    "C03-bom": (b"\xef\xbb\xbf" + TRAIN, {}, LABELS),
+    "C03-crlf": (TRAIN.replace(b"\n", b"\r\n"), {}, LABELS),
+    "C03-cr": (TRAIN.replace(b"\n", b"\r"), {}, LABELS),
+    "C03-trailing-blank-lines": (TRAIN + b"\n\r\n  \n", {}, LABELS),
+    "C03-no-last-newline": (TRAIN.rstrip(), {}, LABELS),
+    "C04-utf8": (TRAIN.replace(b"a1.png", "a\u00e91.png".encode()), {}, LABELS),
+    "C05-comma": (TRAIN, {}, LABELS),
+    "C06-quoted-comma": (TRAIN.replace(b"a1.png", b'"a,1.png"'), {}, LABELS),
+    "C07-spelling": (TRAIN.replace(HEADER, b" image_INDEX , EDEMA,her nia ,Patient ID\n"), {}, LABELS),
+    "C08-ignored": (TRAIN.replace(b"\n", b",x\n"), {"findings": ["edema", "Hernia"]}, LABELS),
+    "C11-spellings": (HEADER + b'a1.png, 0,1.0,7\na2.png,"1", "0.00",007\n', {}, LABELS),
+    "C12-allowed-blank": (HEADER + b"a1.png,,1,7\na2.png,1,0,007\n", {"allow_blank": True}, [[np.nan, 1], [1, 0]]),
+    "C12-uncertain-zero": (HEADER + b"a1.png,-1,1,7\na2.png,1,-1.0,007\n", {"uncertain": "zero"}, LABELS),
+    "C12-uncertain-one": (HEADER + b"a1.png,0,-1,7\na2.png,-1,0,007\n", {"uncertain": "one"}, LABELS),
+    "C12-uncertain-blank": (HEADER + b"a1.png,-1,1,7\na2.png,1,0,8\n", {"uncertain": "blank"}, [[np.nan, 1], [1, 0]]),
+    "C13-text-names": (HEADER + b"NA,0,1,7\n001,1,0,8\n", {}, LABELS),
+    "C19-subfolder": (TRAIN.replace(b"a1.png", b"part1/a..1.png"), {}, LABELS),
+}
+
+
+@pytest.mark.parametrize(("train", "options", "labels"), ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_read_accepts_legal_file(tmp_path, train, options, labels):
+    # The other two files are the clean ones, with Edema and Hernia in whatever spelling the training file has.
+    result = check(tmp_path, train, **options)
+    assert result.exit_code == 0, result.as_text()
+    split = result.splits["train"]
+    np.testing.assert_array_equal(split.labels, np.array(labels, np.float32))
+    assert split.labels.dtype == np.float32
+    assert result.splits["val"].findings == split.findings
+
+
+def test_read_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
+    fingerprints = {
+        check(tmp_path, data).fingerprint
+        for data in (TRAIN, b"\xef\xbb\xbf" + TRAIN, TRAIN.replace(b"\n", b"\r\n"), TRAIN.replace(b"\n", b"\r") + b"\r")
+    }
+    assert len(fingerprints) == 1
+    assert check(tmp_path, TRAIN.replace(b"0,1,7", b"1,1,7")).fingerprint not in fingerprints
+
+
+def test_read_refuses_the_row_that_pandas_shifts(tmp_path):
+    long_rows = HEADER + b"a1.png,0,1,7,0\na2.png,1,0,8,0\n"
+    assert list(pd.read_csv(io.BytesIO(long_rows))["Image"]) == [0, 1]  # the names became the index
+    result = check(tmp_path, long_rows)
+    assert [problem.line for problem in result.faults if problem.kind == "row length"] == [2, 3]
+
+
+def test_read_keeps_text_that_pandas_converts(tmp_path):
+    train = HEADER + b"NA,0,1,007\n001,1,0,7\nnull,1,1,1e3\n"
+    split = check(tmp_path, train).splits["train"]
+    assert split.images == ("NA", "001", "null")
+    assert split.patients == ("007", "7", "1e3")
+
+
+def test_read_reports_all_files_at_once(tmp_path):
+    result = check(tmp_path, TRAIN.replace(b"0,1,7", b"2,x,7"), b"", TEST.replace(b"30", b""))
+    assert {(p.file, p.line, p.column) for p in result.faults} == {
+        ("train-small.csv", 2, "Edema"),
+        ("train-small.csv", 2, "Hernia"),
+        ("val_data.csv", None, None),
+        ("test_data.csv", 2, None),
+    }
+    assert "train-small.csv line 2, column 'Edema': expected 0 or 1, received '2'" in result.as_text()
+
+
+def test_read_lists_twenty_cells_and_counts_the_others(tmp_path):
+    train = HEADER + b"".join(b"a%d.png,0,%s,7\n" % (row, b"x" if row < 50 else b"1") for row in range(60))
+    result = check(tmp_path, train)
+    assert [problem.line for problem in result.faults] == list(range(2, 22))
+    assert "... and 30 more of this kind in train-small.csv" in result.as_text()
+    assert "Data check: 50 faults" in result.as_text()
+
+
+def test_read_names_a_column_that_is_no_finding(tmp_path):
+    train = b"Image,Age,Edema,Patientid\na1.png,34,0,7\na2.png,71,1,8\n"
+    assert "column 'Age': none of its 2 values is a label" in check(tmp_path, train).as_text()
+
+
+def test_findings_differ_names_both_sets(tmp_path):
+    result = check(tmp_path, val=b"Image,Edema,Mass,Patientid\nb1.png,1,0,20\n")
+    assert [p.file for p in result.faults] == ["val_data.csv"]
+    assert "missing findings: 'Hernia'; findings that the training CSV lacks: 'Mass'" in result.faults[0].message
+    assert check(tmp_path, val=b"Image,Mass,Edema,PatientId\nb1.png,1,0,20\n", findings=["Edema"]).exit_code == 0
+
+
+@pytest.mark.parametrize("findings", [[], [" "]])
+def test_check_refuses_empty_choice_of_findings(tmp_path, findings):
+    with pytest.raises(LabelError, match="at least one"):
+        check(tmp_path, findings=findings)
+
+
+def test_check_refuses_unknown_meaning_of_uncertain(tmp_path):
+    with pytest.raises(LabelError, match="zero, one, blank"):
+        check(tmp_path, uncertain="drop")
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_permuted_columns_give_identical_labels(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    findings = [f"F{number}" for number in range(5)]
+    frames = []
+    for name in "abc":
+        frame = pd.DataFrame(generator.integers(0, 2, (6, 5)), columns=findings)
+        frame.insert(0, "Image", [f"{name}{row}.png" for row in range(6)])
+        frame["Patientid"] = [f"{name}{row}" for row in range(6)]
+        frames.append(frame)
+    plain = check(tmp_path, *(frame.to_csv(index=False).encode() for frame in frames))
+    shuffled = [frame[list(generator.permutation(frame.columns))] for frame in frames[1:]]
+    permuted = check(tmp_path, *(frame.to_csv(index=False).encode() for frame in (frames[0], *shuffled)))
+    assert permuted.fingerprint == plain.fingerprint
+    for frame, split in zip(frames, permuted.splits.values(), strict=True):
+        assert split.findings == tuple(findings)
+        np.testing.assert_array_equal(split.labels, frame[findings].to_numpy(np.float32))
+
+
+CELLS = [
+    b"0",
+    b"1",
+    b",",
+    b"\n",
+    b'"',
+    b"\r",
+    b"-1",
+    b"\xff",
+    b"\0",
+    b";",
+    b"../",
+    b"\x85",
+    b"Image",
+    b" ",
+    b"\xe2\x80\xa8",
+]
+
+
+@st.composite
+def edited_csv(draw) -> bytes:
+    """Return a valid CSV with some random bytes put in, taken out or written over."""
+    data = bytearray(draw(st.sampled_from([TRAIN, TRAIN * 3])))
+    for _ in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, len(data)))
+        stop = start + draw(st.integers(0, 3))
+        data[start:stop] = draw(st.one_of(st.sampled_from(CELLS), st.binary(max_size=3)))
+    return bytes(data)
+
+
+@settings(max_examples=200, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=200), edited_csv(), st.text(max_size=100).map(str.encode)), st.integers(0, 2))
+@example(b'"', 0)
+@example(HEADER + b'"' + b"x" * 200_000 + b'",0,1,7\n', 0)  # longer than csv.field_size_limit
+@example(HEADER + b"a" * 5000 + b"/b.png,0,1,7\n", 1)
+def test_any_bytes_give_a_result(tmp_path, data, position):
+    """C25: whatever a file holds, the check ends with a result whose text can be shown."""
+    (tmp_path / "images").mkdir(exist_ok=True)
+    files = [TRAIN, VAL, TEST]
+    files[position] = data
+    assert check(tmp_path, *files).exit_code in (0, 2)
+    paths = [tmp_path / name for name in ("train-small.csv", "val_data.csv", "test_data.csv")]
+    result = check_splits(*paths, tmp_path / "images", allow_blank=True, uncertain="one")
+    assert result.exit_code == 2  # no image is there
+    assert "Data check:" in result.as_text()
+    assert "\x1b" not in result.as_text()
+
+
+REAL_DATA = os.environ.get("CXR_REAL_DATA")
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="CXR_REAL_DATA does not name a folder with the course's CSVs")
+def test_course_files_share_patients_and_are_read_by_name():
+    paths = [Path(REAL_DATA, "coursera", name) for name in ("train-small.csv", "valid-small.csv", "test.csv")]
+    result = check_splits(*paths, None)
+    assert result.shared_patients == {("train", "val"): 197, ("train", "test"): 0, ("val", "test"): 0}
+    assert result.shared_images == {("train", "val"): 198, ("train", "test"): 0, ("val", "test"): 0}
+    assert result.exit_code == 2
+    frames = [pd.read_csv(path) for path in paths]
+    assert list(frames[0].columns) != list(frames[2].columns)
+    for frame, split in zip(frames, result.parts.values(), strict=True):
+        assert split.findings == result.parts["train"].findings
+        assert split.images == tuple(frame["Image"])
+        np.testing.assert_array_equal(split.labels, frame[list(split.findings)].to_numpy(np.float32))
