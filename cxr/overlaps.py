@@ -41,9 +41,7 @@ def count_shared_images(first: Split, second: Split, files: dict[str, str], prob
         examples = "; ".join(
             f"{shown(image)} on lines {line} and {lines[image]}" for image, line in shared[:NUM_EXAMPLES]
         )
-        message = (
-            f"{len(shared)} images are also in {files[second.name]}: {examples}. Remove them from one of the files."
-        )
+        message = f"images that are also in {files[second.name]}: {len(shared)} ({examples}). Remove them from one of the files."
         problems.fault("shared images", files[first.name], message)
     return len(shared)
 
@@ -62,7 +60,7 @@ def count_shared_patients(
             f"{_hashed(patient)} on lines {line} and {lines[patient]}"
             for patient, line in itertools.islice(shared.items(), NUM_EXAMPLES)
         )
-        message = f"{len(shared)} patients are also in {files[second.name]} (id hashes: {examples})."
+        message = f"patients who are also in {files[second.name]}: {len(shared)} (id hashes: {examples})."
         if allow_leakage:
             problems.warning("shared patients", files[first.name], f"{message} Scores will look better than they are.")
         else:
