@@ -1,0 +1,226 @@
+"""Start weights: ImageNet's, a file's, or none; and the small weights-only file.
+
+Owns where a training run starts from. Files are read with h5py alone, layer by layer, so that a file of Keras 2 (layer
+names with "/", which Keras 3 cannot load as a model) serves as well as one of Keras 3.
+"""
+
+import hashlib
+import http.client
+import os
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from cxr.modelfile import (
+    HDF5_SIGNATURE,
+    INFO_ATTRIBUTE,
+    READ_ERRORS,
+    TEMP_PREFIX,
+    read_model_info,
+    replace_durably,
+)
+from cxr.modelinfo import ModelFileError
+
+IMAGENET_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+    "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+IMAGENET_MD5 = "30ee3e1110167f948a6b9946edeeb738"  # as pinned in keras/src/applications/densenet.py
+CONNECT_SECONDS = 10  # a network that does not answer by then counts as none
+DOWNLOAD_SECONDS = 300  # 29 MB at 100 kB/s
+ORIGIN_ATTRIBUTE = "cxr_weights_origin"
+
+
+def load_start_weights(
+    model: keras.Model, findings: Sequence[str], source: str, fallback: str | os.PathLike | None = None
+) -> tuple[str, str]:
+    """Give the model the weights that `--weights` asks for.
+
+    Args:
+        model: from `build_network`; changed in place.
+        findings: the model's; a model file with the same findings gives its head too.
+        source: "imagenet", "none", or the path of a weights or model file.
+        fallback: weights file that takes ImageNet's place where that cannot be fetched.
+    Returns: the origin for ModelInfo, and a line for the user where it is not what was asked for (else "").
+    Raises:
+        ModelFileError: the file at `source` is missing, damaged or does not fit.
+    """
+    if source == "none":
+        return "none (random)", ""
+    if source != "imagenet":
+        return _load_file(model, findings, Path(source)), ""
+    try:
+        path = fetch_imagenet_weights()
+    except OSError as error:
+        reason = f"ImageNet weights could not be fetched ({error})"
+    else:
+        _load_file(model, findings, path)
+        return "ImageNet (keras.applications)", ""
+    if fallback is not None and Path(fallback).is_file():
+        origin = _load_file(model, findings, Path(fallback))
+        return origin, f"{reason}; starting from {fallback} instead: {origin}."
+    return "none (random; ImageNet weights could not be fetched)", f"{reason}; starting from random weights instead."
+
+
+def fetch_imagenet_weights() -> Path:
+    """Return the ImageNet weights from Keras' own cache folder, downloading them once; the wait is bounded.
+
+    Raises:
+        OSError: no network, no answer in time, or a damaged download.
+    """
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "models")
+    path = folder / IMAGENET_URL.rsplit("/", 1)[1]
+    if path.is_file() and _md5(path.read_bytes()) == IMAGENET_MD5:
+        return path
+    content = _download(IMAGENET_URL)
+    if _md5(content) != IMAGENET_MD5:
+        raise OSError(f"the download has another checksum than {IMAGENET_MD5}")
+    folder.mkdir(parents=True, exist_ok=True)
+    temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
+    temp.write_bytes(content)
+    replace_durably(temp, path)
+    return path
+
+
+def _download(url: str) -> bytes:
+    """Read a URL in a thread of its own, for a name look-up knows no time limit and would hold the program up."""
+    connected, outcome = threading.Event(), {}
+
+    def read() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer:  # noqa: S310 - a constant https address
+                connected.set()
+                outcome["content"] = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            outcome["error"] = str(getattr(error, "reason", error))
+        finally:
+            connected.set()
+
+    thread = threading.Thread(target=read, daemon=True, name="download")
+    thread.start()
+    if connected.wait(CONNECT_SECONDS):
+        thread.join(DOWNLOAD_SECONDS)
+    if "content" not in outcome:
+        raise OSError(outcome.get("error", "no answer in time"))
+    return outcome["content"]
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()  # the checksum that Keras pins
+
+
+def save_start_weights(model: keras.Model, path: str | os.PathLike, origin: str) -> None:
+    """Write the backbone's weights in half precision (14 MB), atomically, for use with `--weights PATH`.
+
+    Args:
+        origin: what the weights were trained on, in words; shown to whoever starts from them.
+    Raises:
+        ModelFileError: a weight is not finite, or too large for half precision.
+    """
+    path = Path(path)
+    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        with h5py.File(temp, "w") as file:
+            file.attrs[ORIGIN_ATTRIBUTE] = origin
+            layers = _backbone_layers(model)
+            file.attrs["layer_names"] = [layer.name for layer in layers]
+            for layer in layers:
+                _write_layer(file.create_group(layer.name), layer)
+        replace_durably(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:
+    names = [f"{layer.name}/{variable.name}" for variable in layer.weights]
+    group.attrs["weight_names"] = names
+    for name, weight in zip(names, layer.get_weights(), strict=True):
+        with np.errstate(over="ignore"):  # told below, with the layer's name
+            half = weight.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise ModelFileError(f"Weight {name} is not finite in half precision; nothing was written.")
+        # Chunked per weight, which HDF5's byte shuffling and deflate need; without them the file is 15 MB.
+        group.create_dataset(name, data=half, chunks=half.shape, shuffle=True, compression="gzip")
+
+
+def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> str:
+    """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same.
+
+    Returns: the origin for ModelInfo.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(8) != HDF5_SIGNATURE:
+                raise ModelFileError(f"{path}: expected an HDF5 weights file. Give another file to --weights.")
+        with h5py.File(path, "r") as file:
+            stored, origin = _read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
+            info = read_model_info(path) if INFO_ATTRIBUTE in file.attrs else None
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such weights file. Give an existing .h5, imagenet or none.") from None
+    except ModelFileError:
+        raise
+    except READ_ERRORS as error:
+        raise ModelFileError(f"{path}: not readable as a weights file ({type(error).__name__}: {error}).") from error
+    layers = _backbone_layers(model)
+    _set_weights(layers, _match(layers, stored, path), path)
+    head = model.get_layer("logits")
+    if info is not None and info.findings == tuple(findings):
+        _set_weights([head], [stored[head.name]], path)
+    if origin is None:
+        origin = f"{path.name}: {info.weights_origin}, then trained" if info else f"file {path.name}"
+    return origin
+
+
+def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
+    """Read {layer name: its weights} from a Keras HDF5 file of any age; "/" in names becomes "_" as in Keras 3."""
+    group = file.get("model_weights", file)
+    if "layer_names" not in group.attrs:
+        raise ModelFileError(f"{path}: expected Keras' HDF5 layout (attribute 'layer_names'), which is not there.")
+    layers = {}
+    for layer_name in _names(group, "layer_names"):
+        arrays = [np.asarray(group[layer_name][name]) for name in _names(group[layer_name], "weight_names")]
+        if any(not np.isfinite(array).all() for array in arrays):
+            raise ModelFileError(f"{path}: layer {layer_name} holds NaN or Inf. Give another file to --weights.")
+        if arrays:
+            layers[layer_name.replace("/", "_")] = arrays
+    return layers
+
+
+def _names(group: h5py.Group, key: str) -> list[str]:
+    """Read a list of names; Keras splits long lists into key0, key1, ..."""
+    parts = [group.attrs[key]] if key in group.attrs else []
+    while f"{key}{len(parts)}" in group.attrs:
+        parts.append(group.attrs[f"{key}{len(parts)}"])
+    return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in part]
+
+
+def _backbone_layers(model: keras.Model) -> list[keras.Layer]:
+    """List the layers with weights, the head left out."""
+    return [layer for layer in model.layers if layer.weights and layer.name != "logits"]
+
+
+def _match(layers: list[keras.Layer], stored: dict[str, list[np.ndarray]], path: Path) -> list[list[np.ndarray]]:
+    """Find each layer's weights by name, or by order where none of the names is known."""
+    by_name = [stored.get(layer.name) for layer in layers]
+    if all(by_name):
+        return by_name
+    missing = [layer.name for layer, weights in zip(layers, by_name, strict=True) if weights is None]
+    if len(missing) == len(layers) and len(stored) >= len(layers):
+        return list(stored.values())[: len(layers)]
+    raise ModelFileError(
+        f"{path}: expected the {len(layers)} weighted layers of DenseNet121, found {len(stored)} layers; "
+        f"{len(missing)} are missing, for example {missing[0]}. Give a DenseNet121 file to --weights."
+    )
+
+
+def _set_weights(layers: list[keras.Layer], weights: list[list[np.ndarray]], path: Path) -> None:
+    for layer, arrays in zip(layers, weights, strict=True):
+        expected, found = [tuple(one.shape) for one in layer.weights], [array.shape for array in arrays]
+        if found != expected:
+            raise ModelFileError(f"{path}: layer {layer.name} expects weights of shape {expected}, found {found}.")
+        layer.set_weights([array.astype(np.float32) for array in arrays])

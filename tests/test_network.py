@@ -1,0 +1,261 @@
+"""The network's graph and normalisation, and the weights it starts from."""
+
+import contextlib
+import time
+import urllib.error
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from cxr import weights
+from cxr.modelfile import save_model
+from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.network import IMAGENET_MEAN, build_network
+from cxr.weights import load_start_weights, save_start_weights
+
+FINDINGS = ("Mass", "Nodule", "Edema")
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(1)
+    return build_network(FINDINGS, SIZE, batch_norm_momentum=0.9)
+
+
+@pytest.fixture(scope="module")
+def other():
+    """A network of the same form with other weights; tests give it weights again and again."""
+    keras.utils.set_random_seed(2)
+    return build_network(FINDINGS, SIZE)
+
+
+def backbone_weights(model):
+    return {
+        variable.path: variable.numpy()
+        for layer in model.layers
+        if layer.name != "logits"
+        for variable in layer.weights
+    }
+
+
+def assert_same_backbone(model, expected, rtol=0.0):
+    for path, weight in backbone_weights(model).items():
+        np.testing.assert_allclose(weight, expected[path], rtol=rtol, atol=1e-7 if rtol else 0, err_msg=path)
+
+
+def randomise(model, seed):
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.1, 1.0, w.shape).astype(np.float32) for w in model.get_weights()])
+
+
+def test_normalisation_equals_preprocess_input(network):
+    ramp = np.arange(SIZE * SIZE, dtype=np.int64).reshape(1, SIZE, SIZE, 1) % 256
+    rgb = np.repeat(ramp, 3, axis=-1).astype(np.float32)
+    expected = keras.applications.densenet.preprocess_input(rgb.copy())
+    normalise = keras.Model(network.input, network.get_layer("imagenet_normalisation").output)
+    for dtype in (np.uint8, np.float32):
+        np.testing.assert_allclose(normalise(ramp.astype(dtype)), expected, atol=2e-6)
+
+
+def test_network_is_flat_and_its_head_is_pool_dense_sigmoid(network):
+    features, logits, probabilities = keras.Model(
+        network.input, [network.get_layer(name).output for name in ("relu", "logits", "probabilities")]
+    )(np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1), np.uint8))
+    features, logits = np.array(features, np.float64), np.array(logits, np.float64)
+    kernel, bias = network.get_layer("logits").get_weights()
+    np.testing.assert_allclose(logits, features.mean(axis=(1, 2)) @ kernel + bias, atol=1e-5)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert not any(isinstance(layer, keras.Model) for layer in network.layers)
+
+
+def test_momentum_reaches_every_batch_normalisation_and_the_saved_config(network):
+    configs = [one["config"] for one in network.get_config()["layers"] if one["class_name"] == "BatchNormalization"]
+    assert len(configs) == 121
+    assert {config["momentum"] for config in configs} == {0.9}
+
+
+def test_network_has_densenet121s_parameters(network):
+    # 7,037,504 is the figure that keras.applications prints for DenseNet121 without its top.
+    assert network.count_params() == 7_037_504 + (1024 + 1) * len(FINDINGS)
+    assert IMAGENET_MEAN[0] > IMAGENET_MEAN[2]  # red first
+
+
+@pytest.mark.parametrize(("findings", "size"), [((), 64), (FINDINGS, 31)])
+def test_network_refuses_impossible_sizes(findings, size):
+    with pytest.raises(ValueError, match="at least one finding and an image size of at least 32"):
+        build_network(findings, size)
+
+
+def test_half_precision_file_restores_the_backbone(network, other, tmp_path):
+    randomise(network, 3)
+    save_start_weights(network, tmp_path / "start.h5", "a test")
+    head = other.get_layer("logits").get_weights()
+    origin, line = load_start_weights(other, FINDINGS, str(tmp_path / "start.h5"))
+    assert (origin, line) == ("a test", "")
+    assert_same_backbone(other, backbone_weights(network), rtol=2**-11)  # float16 keeps 11 bits
+    np.testing.assert_array_equal(other.get_layer("logits").get_weights()[0], head[0])
+    assert (tmp_path / "start.h5").stat().st_size <= 15e6
+    assert [path.name for path in tmp_path.iterdir()] == ["start.h5"]
+
+
+def test_half_precision_file_refuses_what_it_cannot_hold(network, tmp_path):
+    randomise(network, 4)
+    layer = network.get_layer("conv1_conv")
+    layer.set_weights([layer.get_weights()[0] + 1e5])
+    with pytest.raises(ModelFileError, match="conv1_conv/kernel is not finite in half precision"):
+        save_start_weights(network, tmp_path / "start.h5", "a test")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("findings", [FINDINGS, ("Mass", "Nodule", "Hernia")])
+def test_own_model_file_gives_backbone_and_head_of_the_same_findings(network, other, tmp_path, findings):
+    randomise(network, 5)
+    randomise(other, 6)
+    save_model(network, ModelInfo(FINDINGS, SIZE, weights_origin="none"), tmp_path / "model.h5")
+    origin, _ = load_start_weights(other, findings, str(tmp_path / "model.h5"))
+    assert origin == "model.h5: none, then trained"
+    assert_same_backbone(other, backbone_weights(network))
+    same_head = np.array_equal(other.get_layer("logits").get_weights()[0], network.get_layer("logits").get_weights()[0])
+    assert same_head == (findings == FINDINGS)
+
+
+def old_name(name):
+    """Name a DenseNet121 layer as Keras 2 did: "conv1/conv", "conv1/bn"; the others kept their names."""
+    return name.replace("conv1_", "conv1/", 1) if name in ("conv1_conv", "conv1_bn") else name
+
+
+def numbered_name(name):
+    """A name that has nothing in common with this network's."""
+    return f"layer_of_another_tool_{name.upper()}"
+
+
+@pytest.mark.parametrize("rename", [str, old_name, numbered_name])
+@pytest.mark.parametrize("group_name", ["/", "model_weights"])
+def test_keras_files_of_any_age_load_by_name_or_order(network, other, tmp_path, rename, group_name):
+    """The file is written as Keras 2 wrote it: names as bytes, "/" inside them, ":0" at the end of weight names."""
+    randomise(network, 7)
+    randomise(other, 8)
+    with h5py.File(tmp_path / "notop.h5", "w") as file:
+        group = file.require_group(group_name)
+        layers = [layer for layer in network.layers if layer.name not in ("logits", "pooled", "probabilities")]
+        group.attrs["layer_names"] = [rename(layer.name).encode() for layer in layers]
+        for layer in layers:
+            one = group.create_group(rename(layer.name))
+            names = [f"{rename(layer.name)}/{variable.name}:0" for variable in layer.weights]
+            one.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.get_weights(), strict=True):
+                one.create_dataset(name, data=weight)
+    origin, _ = load_start_weights(other, FINDINGS, str(tmp_path / "notop.h5"))
+    assert origin == "file notop.h5"
+    assert_same_backbone(other, backbone_weights(network))
+
+
+def write_text(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def write_nan(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv1_conv"]
+        file.create_group("conv1_conv").attrs["weight_names"] = ["kernel"]
+        file["conv1_conv"]["kernel"] = np.full((7, 7, 3, 64), np.nan, np.float32)
+
+
+def write_one_layer(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv1_conv"]
+        file.create_group("conv1_conv").attrs["weight_names"] = ["kernel"]
+        file["conv1_conv"]["kernel"] = np.zeros((7, 7, 3, 64), np.float32)
+
+
+def write_foreign_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "no such weights file"),
+        (write_text, "expected an HDF5 weights file"),
+        (write_foreign_hdf5, "expected Keras' HDF5 layout"),
+        (write_nan, "layer conv1_conv holds NaN or Inf"),
+        (write_one_layer, "expected the 241 weighted layers of DenseNet121, found 1 layers; 240 are missing"),
+    ],
+)
+def test_bad_weights_files_are_refused(other, tmp_path, write, message):
+    write(tmp_path / "bad.h5")
+    with pytest.raises(ModelFileError, match=message):
+        load_start_weights(other, FINDINGS, str(tmp_path / "bad.h5"))
+
+
+def test_weights_of_another_shape_are_refused_with_both_shapes(network, other, tmp_path):
+    randomise(network, 9)
+    save_start_weights(network, tmp_path / "start.h5", "a test")
+    with h5py.File(tmp_path / "start.h5", "r+") as file:
+        del file["bn/bn/gamma"]
+        file["bn/bn/gamma"] = np.ones(7, np.float32)
+    with pytest.raises(ModelFileError, match=r"layer bn expects weights of shape \[\(1024,\).*found \[\(7,\)"):
+        load_start_weights(other, FINDINGS, str(tmp_path / "start.h5"))
+
+
+def refuse(*args, **kwargs):
+    raise urllib.error.URLError("Name or service not known")
+
+
+def hang(*args, **kwargs):
+    time.sleep(5)
+    raise urllib.error.URLError("too late")
+
+
+@pytest.mark.parametrize(
+    ("network_fault", "reason"), [(refuse, "Name or service not known"), (hang, "no answer in time")]
+)
+def test_imagenet_without_network_falls_back_and_says_so(network, other, tmp_path, monkeypatch, network_fault, reason):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(weights.urllib.request, "urlopen", network_fault)
+    start = time.monotonic()
+    origin, line = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
+    assert time.monotonic() - start < 3
+    assert origin == "none (random; ImageNet weights could not be fetched)"
+    assert line == f"ImageNet weights could not be fetched ({reason}); starting from random weights instead."
+
+    randomise(network, 10)
+    save_start_weights(network, tmp_path / "start.h5", "synthetic radiographs")
+    origin, line = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "start.h5")
+    assert origin == "synthetic radiographs"
+    assert line.endswith("start.h5 instead: synthetic radiographs.")
+    assert_same_backbone(other, backbone_weights(network), rtol=2**-11)
+
+
+def test_imagenet_download_is_checked_and_kept(network, other, tmp_path, monkeypatch):
+    randomise(network, 11)
+    save_start_weights(network, tmp_path / "served.h5", "unused")
+    content = (tmp_path / "served.h5").read_bytes()
+    calls = []
+
+    @contextlib.contextmanager
+    def serve(url, timeout):
+        calls.append(url)
+        with (tmp_path / "served.h5").open("rb") as file:
+            yield file
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(weights.urllib.request, "urlopen", serve)
+    _, line = load_start_weights(other, FINDINGS, "imagenet")
+    assert "the download has another checksum" in line
+    monkeypatch.setattr(weights, "IMAGENET_MD5", weights._md5(content))
+    for _ in range(2):  # the second time from the cache
+        assert load_start_weights(other, FINDINGS, "imagenet") == ("ImageNet (keras.applications)", "")
+    assert len(calls) == 2
+    assert_same_backbone(other, backbone_weights(network), rtol=2**-11)
+
+
+def test_none_changes_nothing(other):
+    before = backbone_weights(other)
+    assert load_start_weights(other, FINDINGS, "none") == ("none (random)", "")
+    assert_same_backbone(other, before)
