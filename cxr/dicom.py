@@ -1,0 +1,92 @@
+"""DICOM: bytes of a file with one grey picture -> radiograph, by what its header states.
+
+Reads group 2 first, the rest only where the transfer syntax is one that is supported, and then only the elements that
+are needed. No value of the header leaves: not in errors or notices, nor in pydicom's warnings and log lines.
+Source: DICOM PS3.3 C.7.3.1 (modality), C.7.6.1 (orientation), C.8.7.10 and C.8.11 (CR and DX images).
+"""
+
+import io
+import logging
+import warnings
+
+import numpy as np
+import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+
+from cxr.dicom_grey import to_grey
+from cxr.dicom_header import attempt, is_dicom, missing_start, read_pixel_header, read_transfer_syntax, text
+from cxr.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
+from cxr.image_rules import ImageError
+
+__all__ = ["decode_dicom", "is_dicom"]
+
+RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
+CHEST = ("CHEST", "THORAX")
+LATERAL_VIEWS = ("LATERAL", "LAT", "LL", "RL", "LLAT", "RLAT")
+
+NEEDED = (
+    *("Modality", "BodyPartExamined", "ViewPosition", "PatientOrientation", "BurnedInAnnotation"),
+    *("PresentationIntentType", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("VOILUTSequence", "PixelData"),
+)
+
+
+def decode_dicom(data: bytes) -> tuple[np.ndarray, list[str]]:
+    """Decode a DICOM file with one grey picture.
+
+    Returns: uint8 (rows, columns), bone bright; notices for the user.
+    Raises: ImageError.
+    """
+    data = data if data[128:132] == b"DICM" else (missing_start(data) or b"") + data
+    syntax = read_transfer_syntax(data)
+    check_transfer_syntax(syntax)
+    _silence_pydicom()
+    tags = [*map(tag_for_keyword, NEEDED), OVERLAY_BIT_POSITION]
+    dataset = attempt(pydicom.dcmread, io.BytesIO(data), specific_tags=tags)
+    if dataset is None:
+        raise ImageError(
+            "damaged", "This DICOM file is damaged: it cannot be read to its end. Export or copy it again."
+        )
+    header = read_pixel_header(dataset)
+    samples = read_samples(dataset, header, syntax)
+    radiograph, notices = to_grey(samples, dataset, header)
+    return radiograph, [*_describe(dataset), *notices]
+
+
+def _describe(dataset: Dataset) -> list[str]:
+    """Return notices on what the header says about the examination, without repeating any of it."""
+    body_part = text(dataset, "BodyPartExamined")
+    orientation = text(dataset, "PatientOrientation")  # of the rows: from front to back, or back to front, is lateral
+    lateral = text(dataset, "ViewPosition") in LATERAL_VIEWS or orientation[:1] in ("A", "P")
+    checks = [
+        (text(dataset, "Modality") not in RADIOGRAPHY, "The file is not marked as a radiograph (CR, DX, DR or RG)."),
+        (
+            body_part and not body_part.startswith(CHEST),
+            "The file is marked as another part of the body than the chest.",
+        ),
+        (lateral, "The file is marked as a lateral view; frontal views (PA or AP) are expected."),
+        (
+            text(dataset, "PresentationIntentType") == "FOR PROCESSING",
+            "The file is marked as raw detector data, which looks different from a picture for reading.",
+        ),
+        (
+            text(dataset, "BurnedInAnnotation") == "YES",
+            "The file is marked as having text in the picture, which may name the patient.",
+        ),
+    ]
+    return [notice for applies, notice in checks if applies]
+
+
+def _silence_pydicom() -> None:
+    """Stop pydicom from repeating header values, names of patients among them, in warnings and log lines.
+
+    The filter stays: warnings.catch_warnings is not safe in threads.
+    """
+    logging.getLogger("pydicom").disabled = True
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != r"pydicom\.":
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
