@@ -6,6 +6,7 @@ converted here, and columns are taken by name, never by position. What the three
 
 import array
 import csv
+import functools
 import io
 import posixpath
 import re
@@ -74,6 +75,7 @@ class CellRules:
             choices = ", ".join(UNCERTAIN_VALUES)
             raise LabelError(f"uncertain must be one of {choices}, or None for a fault. Received: {self.uncertain!r}")
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - a file's cells repeat; the rules are a few bytes
     def value(self, cell: str) -> float | None:
         """Return 0.0, 1.0 or NaN for a cell, None where it is a fault."""
         text = cell.strip()
@@ -85,6 +87,7 @@ class CellRules:
             return UNCERTAIN_VALUES[self.uncertain]
         return None
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019 - as above
     def explain(self, cell: str) -> str:
         """Say what is wrong with a cell for which `value` is None."""
         text = cell.strip()

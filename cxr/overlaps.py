@@ -41,7 +41,9 @@ def count_shared_images(first: Split, second: Split, files: dict[str, str], prob
         examples = "; ".join(
             f"{shown(image)} on lines {line} and {lines[image]}" for image, line in shared[:NUM_EXAMPLES]
         )
-        message = f"images that are also in {files[second.name]}: {len(shared)} ({examples}). Remove them from one of the files."
+        message = (
+            f"images that are also in {files[second.name]}: {len(shared)} ({examples}). Remove them from one file."
+        )
         problems.fault("shared images", files[first.name], message)
     return len(shared)
 

@@ -33,17 +33,17 @@ class ProblemList:
 
     def fault(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
         """Record something that must be corrected before training."""
-        self._add(Problem("fault", kind, file, line, column, message))
+        self._add("fault", kind, file, line, column, message)
 
     def warning(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
         """Record something that the user should know but that does not stop a run."""
-        self._add(Problem("warning", kind, file, line, column, message))
+        self._add("warning", kind, file, line, column, message)
 
-    def _add(self, problem: Problem) -> None:
-        group = (problem.severity, problem.kind, problem.file)
+    def _add(self, severity: str, kind: str, file: str, line: int | None, column: str | None, message: str) -> None:
+        group = (severity, kind, file)
         self.counts[group] += 1
         if self.counts[group] <= NUM_LISTED:
-            self.listed.append(problem)
+            self.listed.append(Problem(severity, kind, file, line, column, message))
 
 
 def shown(text: str, max_chars: int = 40) -> str:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -248,9 +248,9 @@ def test_c24_two_hundred_thousand_rows(tmp_path):
         lines += [f"{split}{row:08}.png,{','.join(cells)},{split}{row // 2}" for row, cells in enumerate(rows)]
         paths.append(tmp_path / f"{split}.csv")
         paths[-1].write_text("\n".join(lines))
-    start = perf_counter()
+    start = process_time()  # others may use the machine
     result = check_splits(*paths, None)
-    assert perf_counter() - start < 10  # seconds
+    assert process_time() - start < 10  # seconds
     np.testing.assert_array_equal(result.splits["train"].labels, labels.astype(np.float32))
     tracemalloc.start()
     check_splits(*paths, None)
