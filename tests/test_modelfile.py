@@ -1,0 +1,357 @@
+"""The model file: what goes in comes out, and a damaged or hostile file never becomes a model."""
+
+import dataclasses
+import json
+import os
+import shutil
+import stat
+import warnings
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from cxr import modelfile
+from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model, sweep_temp_files
+from cxr.modelinfo import GoldenRadiograph, ModelFileError, ModelInfo
+from cxr.novelty import FeatureStatistics, feature_distances, fit_feature_statistics, novelty_percentiles
+
+FINDINGS = ("Mass", "Pleural_Thickening")
+SIZE = 32
+RADIOGRAPHS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 1), np.uint8)
+
+
+def make_info(**changes):
+    rng = np.random.default_rng(1)
+    statistics = fit_feature_statistics(rng.normal(size=(40, 6)), rng.normal(size=(20, 6)))
+    info = ModelInfo(
+        findings=FINDINGS,
+        image_size=SIZE,
+        thresholds=(0.25, None),
+        threshold_rule="Youden's J on the validation split",
+        calibration={"method": "platt", "slope": [1.0, 0.5], "intercept": [0.0, -0.25]},
+        feature_shape=(1, 1, 1024),
+        weights_origin="none (random)",
+        data_fingerprint="ab" * 32,
+        split_sizes={"train": {"images": 4, "patients": 3}},
+        test_metrics={"mean_auroc": 0.75, "auroc": {"Mass": 0.75, "Pleural_Thickening": None}},
+        settings={"epochs": 3},
+        feature_statistics=statistics,
+        golden=GoldenRadiograph(RADIOGRAPHS[0], np.array([0.25, 0.5], np.float32)),
+    )
+    return dataclasses.replace(info, **changes)
+
+
+def build_small_network():
+    """Build a network of the same kinds of layers and the same names as DenseNet121's, small enough for many saves."""
+    radiograph = keras.Input((SIZE, SIZE, 1))
+    maps = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv1_conv")(radiograph)
+    maps = keras.layers.Activation("relu", name="relu")(keras.layers.BatchNormalization(name="bn")(maps))
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(maps)
+    logits = keras.layers.Dense(len(FINDINGS), name="logits")(pooled)
+    return keras.Model(radiograph, keras.layers.Activation("sigmoid", name="probabilities")(logits))
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = build_small_network()
+    rng = np.random.default_rng(2)  # moving statistics that are not their defaults
+    model.set_weights([rng.uniform(0.2, 0.9, weight.shape).astype(np.float32) for weight in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def saved(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.h5"
+    save_model(network, make_info(), path)
+    return path
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copy(saved, tmp_path / "copy.h5")
+
+
+def reseal(path):
+    """Store the digest that belongs to the file's present content, as somebody with bad intent would."""
+    with h5py.File(path, "r+") as file:
+        plain = json.loads(file.attrs[INFO_ATTRIBUTE])
+        plain["digest"] = modelfile._digest(file, max_bytes=2**62)
+        file.attrs[INFO_ATTRIBUTE] = json.dumps(plain, sort_keys=True)
+
+
+def test_saved_file_reloads_to_equal_predictions_and_info(network, saved):
+    model, info = load_model(saved)
+    np.testing.assert_array_equal(model.predict(RADIOGRAPHS, verbose=0), network.predict(RADIOGRAPHS, verbose=0))
+    expected = make_info()
+    for one in dataclasses.fields(ModelInfo):
+        if one.name not in ("digest", "created", "keras_version", "feature_statistics", "golden"):
+            assert getattr(info, one.name) == getattr(expected, one.name), one.name
+    assert info.keras_version == keras.__version__
+    assert len(info.digest) == 64
+    for group in ("feature_statistics", "golden"):
+        for one in dataclasses.fields(getattr(expected, group)):
+            expected_value = getattr(getattr(expected, group), one.name)
+            np.testing.assert_array_equal(getattr(getattr(info, group), one.name), expected_value)
+            assert np.asarray(getattr(getattr(info, group), one.name)).dtype == np.asarray(expected_value).dtype
+
+
+def test_saved_file_has_one_json_attribute_and_no_optimiser(saved):
+    with h5py.File(saved) as file:
+        assert set(file.attrs) == {INFO_ATTRIBUTE, "model_config", "keras_version", "backend"}
+        assert set(file) == {"model_weights", "cxr_arrays"}
+        json.loads(file.attrs[INFO_ATTRIBUTE], parse_constant=pytest.fail)  # no NaN or Infinity: plain JSON
+
+
+def test_undefined_numbers_are_stored_as_null(network, tmp_path):
+    info = make_info(thresholds=(float("nan"), np.float32(0.5)), test_metrics={"auroc": np.array([np.nan, 1.0])})
+    save_model(network, info, tmp_path / "model.h5")
+    found = read_model_info(tmp_path / "model.h5")
+    assert found.thresholds == (None, 0.5)
+    assert found.test_metrics == {"auroc": [None, 1.0]}
+
+
+def test_save_prints_and_warns_nothing(network, tmp_path, capfd, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_model(network, make_info(), tmp_path / "model.h5")
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_save_honours_the_umask(network, tmp_path, umask, mode):
+    old = os.umask(umask)
+    try:
+        save_model(network, make_info(), tmp_path / "model.h5")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "model.h5").stat().st_mode) == mode
+
+
+def test_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path):
+    content = bytearray(saved.read_bytes())
+    expected, rng, refused = network.get_weights(), np.random.default_rng(3), 0
+    for position in rng.integers(0, 8 * len(content), 100):
+        content[position // 8] ^= 1 << (position % 8)
+        (tmp_path / "flipped.h5").write_bytes(content)
+        content[position // 8] ^= 1 << (position % 8)
+        try:
+            read_model_info(tmp_path / "flipped.h5")
+        except ModelFileError:
+            refused += 1
+        else:
+            model, _ = load_model(tmp_path / "flipped.h5")
+            for written, read in zip(expected, model.get_weights(), strict=True):
+                np.testing.assert_array_equal(read, written)
+    assert 0 < refused < 100
+
+
+@pytest.mark.parametrize("share", [0, 1e-6, 0.001, 0.01, 0.3, 0.5, 0.9, 0.9999])
+def test_truncated_files_are_refused(saved, tmp_path, share):
+    (tmp_path / "cut.h5").write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
+    with pytest.raises(ModelFileError):
+        load_model(tmp_path / "cut.h5")
+
+
+def set_nan(file):
+    file["model_weights/conv1_conv/conv1_conv/kernel"][0, 0, 0, 0] = np.nan
+
+
+def shrink_findings(file):
+    plain = json.loads(file.attrs[INFO_ATTRIBUTE])
+    file.attrs[INFO_ATTRIBUTE] = json.dumps(plain | {"findings": ["Mass"]})
+
+
+def change_image_size(file):
+    plain = json.loads(file.attrs[INFO_ATTRIBUTE])
+    file.attrs[INFO_ATTRIBUTE] = json.dumps(plain | {"image_size": 64})
+
+
+def raise_schema(file):
+    plain = json.loads(file.attrs[INFO_ATTRIBUTE])
+    file.attrs[INFO_ATTRIBUTE] = json.dumps(plain | {"schema_version": 99})
+
+
+def drop_info(file):
+    del file.attrs[INFO_ATTRIBUTE]
+
+
+def change_layer(name, class_name=None, **changes):
+    def change(file):
+        config = json.loads(file.attrs["model_config"])
+        layer = next(one for one in config["config"]["layers"] if one["config"]["name"] == name)
+        layer["class_name"] = class_name or layer["class_name"]
+        layer["config"].update(changes)
+        del file.attrs["model_config"]
+        file.attrs["model_config"] = json.dumps(config)
+
+    return change
+
+
+def link_outside(file):
+    del file["model_weights/bn/bn/gamma"]
+    file["model_weights/bn/bn"].create_dataset("gamma", (8,), "f4", external=[("/etc/passwd", 0, 4096)])
+
+
+def link_softly(file):
+    del file["model_weights/bn/bn/gamma"]
+    file["model_weights/bn/bn/gamma"] = h5py.ExternalLink("/tmp/other.h5", "/x")  # noqa: S108 - never opened
+
+
+def claim_terabytes(file):
+    del file["model_weights/bn/bn/gamma"]
+    file["model_weights/bn/bn"].create_dataset("gamma", (2**38,), "f4", chunks=(1024,))
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (set_nan, "conv1_conv/kernel holds NaN or Inf"),
+        (shrink_findings, r"expected input .* and output \(None, 1\) for 1 findings .* found .* \(None, 2\)"),
+        (change_image_size, r"expected input \(None, 64, 64, 1\)"),
+        (raise_schema, "expected ModelInfo of schema version 1, found 99"),
+        (drop_info, "a Keras file without ModelInfo"),
+        (
+            change_layer("pooled", class_name="Lambda"),
+            "expected only the layers of this project's network, found Lambda",
+        ),
+        (change_layer("logits", units=100_000_000), "layer logits asks for width 100000000, its kernel is"),
+        (link_outside, "lies outside the file"),
+        (link_softly, "not readable|could not be loaded"),
+        (claim_terabytes, "claims more bytes than the file has"),
+    ],
+)
+def test_damaged_and_hostile_files_are_refused(copy, damage, message, sealed):
+    """Unsealed: an accident, caught at the latest by the digest. Sealed: on purpose, with a digest that fits."""
+    with h5py.File(copy, "r+") as file:
+        damage(file)
+    if sealed and damage not in (set_nan, drop_info, link_outside, claim_terabytes):  # these stop the digest as well
+        reseal(copy)
+    with pytest.raises(ModelFileError, match=message if sealed else f"{message}|damaged or changed"):
+        load_model(copy)
+
+
+def make_nothing(path):
+    pass
+
+
+def make_folder(path):
+    path.mkdir()
+
+
+def make_text(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def make_weights_only(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_nothing, "no such model file"),
+        (make_folder, "cannot be read"),
+        (lambda path: path.write_bytes(b""), "found an empty file"),
+        (make_text, "found a file that starts with b'version '"),
+        (make_weights_only, "a Keras file without ModelInfo"),
+    ],
+)
+def test_what_is_no_model_file_is_refused(tmp_path, make, message):
+    make(tmp_path / "model.h5")
+    with pytest.raises(ModelFileError, match=message):
+        load_model(tmp_path / "model.h5")
+
+
+def test_old_keras_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.15.0")
+    with pytest.raises(ModelFileError, match=r"3\.15\.0 .* expected 3\.15\.1 or newer"):
+        load_model(saved)
+
+
+def fail_to_write(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def fail_in_hdf5(*args, **kwargs):
+    raise RuntimeError("Can't write data (file write failed)")
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "fault"),
+    [
+        (keras.Model, "save", fail_to_write),
+        (keras.Model, "save", fail_in_hdf5),
+        (modelfile, "_digest", fail_in_hdf5),
+        (modelfile, "load_model", fail_to_write),
+        (modelfile.os, "fsync", fail_to_write),
+    ],
+)
+def test_old_file_survives_a_failed_save(network, tmp_path, monkeypatch, target, name, fault):
+    (tmp_path / "model.h5").write_bytes(b"the old model")
+    monkeypatch.setattr(target, name, fault)
+    with pytest.raises(OSError, match=r"No space left|could not write about"):
+        save_model(network, make_info(), tmp_path / "model.h5")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"model.h5": b"the old model"}
+
+
+def test_weights_that_are_not_finite_are_not_saved(network, tmp_path):
+    weights = network.get_weights()
+    try:
+        network.set_weights([np.full_like(weights[0], np.nan), *weights[1:]])
+        with pytest.raises(ModelFileError, match="NaN or Inf and were not saved"):
+            save_model(network, make_info(), tmp_path / "model.h5")
+    finally:
+        network.set_weights(weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_refuses_info_that_does_not_fit_the_model(network, tmp_path):
+    with pytest.raises(ModelFileError, match="for 1 findings"):
+        save_model(network, make_info(findings=("Mass",)), tmp_path / "model.h5")
+
+
+def test_sweep_deletes_only_temporary_files(tmp_path):
+    for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
+        (tmp_path / name).touch()
+    assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
+
+
+def test_feature_distance_is_the_mahalanobis_distance_of_probabilistic_pca():
+    """Oracle: the full covariance C = W diag(v) W' + s (I - W W'), inverted as a matrix."""
+    rng = np.random.default_rng(4)
+    train = rng.normal(size=(60, 8)) * [5, 3, 2, 1, 1, 1, 1, 1] + 7
+    statistics = fit_feature_statistics(train, train[:10])
+    w, v, s = statistics.components, statistics.variances, statistics.residual_variance
+    covariance = w @ np.diag(v) @ w.T + s * (np.eye(8) - w @ w.T)
+    queries = rng.normal(size=(5, 8)) * 10
+    centred = queries - train.mean(axis=0)
+    expected = np.sqrt(np.einsum("nc,cd,nd->n", centred, np.linalg.inv(covariance), centred) / 8)
+    np.testing.assert_allclose(feature_distances(statistics, queries), expected, rtol=1e-4)
+    np.testing.assert_allclose(v, np.linalg.eigvalsh(np.cov(train.T, bias=True))[::-1][: len(v)], rtol=1e-4)
+
+
+def test_novelty_percentiles_place_far_radiographs_at_100():
+    rng = np.random.default_rng(5)
+    statistics = fit_feature_statistics(rng.normal(size=(300, 20)), rng.normal(size=(200, 20)))
+    usual, far = rng.normal(size=(400, 20)), rng.normal(size=(50, 20)) + 20
+    assert abs(np.median(novelty_percentiles(statistics, usual)) - 50) < 10
+    assert (novelty_percentiles(statistics, far) == 100).all()
+    assert (novelty_percentiles(statistics, statistics.mean[None]) == 0).all()
+
+
+def test_feature_statistics_of_constant_features_stay_finite():
+    statistics = fit_feature_statistics(np.ones((5, 4)), np.ones((2, 4)))
+    assert isinstance(statistics, FeatureStatistics)
+    assert np.isfinite(feature_distances(statistics, np.ones((1, 4)))).all()
+
+
+def test_feature_statistics_need_data():
+    with pytest.raises(ValueError, match="at least 2 training and 1 validation radiographs, received 1 and 0"):
+        fit_feature_statistics(np.ones((1, 4)), np.ones((0, 4)))
