@@ -1,0 +1,250 @@
+"""Do the heatmaps point where a radiologist drew a box? Pointing game, IoBB and IoU, beside random maps. NumPy only.
+
+Geometry: radiograph, model input and heatmap show the same whole picture, so everything is measured in shares of its
+width and height. Cell (row, column) of an (h, w) map is the tile of size (1/w, 1/h) centred at ((column + 0.5) / w,
+(row + 0.5) / h); areas are taken from the map enlarged bilinearly between cell centres, as cv2.resize does.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
+AREA_GRID = 256  # cells per side on which areas are counted; one is 4 pixels of NIH's picture
+HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
+NUM_RANDOM_MAPS = 20  # random maps per case behind the control
+RANDOM_BLUR = 1.0  # standard deviation, in cells, of the blur that makes a random map as smooth as a heatmap
+MAX_PROBLEMS = 20  # lines of a box file named in one error
+FINDING_ALIASES = {"infiltrate": "infiltration"}  # the box list's word: the label list's word
+
+
+class BoxError(ValueError):
+    """A box file that cannot be used, with every reason found."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box around a finding, in shares (0 to 1) of the picture's width and height from its top left corner."""
+
+    image: str
+    finding: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class LocalisationScore:
+    """Means over the cases (image and finding with at least one box) of one finding; NaN without cases.
+
+    `pointing`: share of cases whose hottest point lies in a box. `iobb`: share of the hot region that lies in a box
+    (Wang et al. 2017, "ChestX-ray8", with the region itself in place of a box around it). `iou`: shared area over
+    joint area. The `random_` values are those of random maps; `box_share` is the mean area of the boxes, which is what
+    a point thrown at random hits.
+    """
+
+    finding: str
+    num_cases: int
+    num_boxes: int
+    pointing: float
+    random_pointing: float
+    iobb: float
+    random_iobb: float
+    iou: float
+    random_iou: float
+    box_share: float
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """Scores per finding that has boxes and over all cases.
+
+    `num_blank`: maps without positive evidence, which count as misses. `num_unused`: boxes whose image or finding is
+    not among the evaluated ones.
+    """
+
+    findings: tuple[LocalisationScore, ...]
+    overall: LocalisationScore
+    num_blank: int
+    num_unused: int
+
+
+def read_boxes(path: Path | str) -> tuple[Box, ...]:
+    """Read boxes in the format of NIH's BBox_List: `Image Index,Finding Label,Bbox [x,y,w,h],,,`.
+
+    x and y are the top left corner in pixels of a 1024 x 1024 picture. Several rows may share image and finding.
+
+    Raises: BoxError naming up to MAX_PROBLEMS faulty lines; OSError where the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BoxError(f"{path.name}: not a readable CSV file ({error}). Save it as UTF-8 text.") from error
+    if not rows or [cell.strip().lower() for cell in rows[0][:2]] != ["image index", "finding label"]:
+        received = ",".join(rows[0]) if rows else "an empty file"
+        raise BoxError(
+            f"{path.name} line 1: expected the header 'Image Index,Finding Label,Bbox [x,y,w,h],,,', received "
+            f"'{received[:80]}'. Add the header line."
+        )
+    boxes, problems = [], []
+    for line, row in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        parsed = _parse_row(row)
+        if isinstance(parsed, Box):
+            boxes.append(parsed)
+        else:
+            problems.append(f"{path.name} line {line}: {parsed}")
+    if problems:
+        more = [f"and {len(problems) - MAX_PROBLEMS} more faulty lines."] if len(problems) > MAX_PROBLEMS else []
+        raise BoxError("\n".join(problems[:MAX_PROBLEMS] + more))
+    if not boxes:
+        raise BoxError(f"{path.name}: no rows, expected at least one box below the header.")
+    return tuple(boxes)
+
+
+def _parse_row(row: list[str]) -> Box | str:
+    """Return the box of one CSV row, or what is wrong with it."""
+    cells = [cell.strip() for cell in row]
+    if len(cells) < 6 or any(cells[6:]):
+        return f"expected 6 values (image, finding, x, y, w, h), received {len([cell for cell in cells if cell])}."
+    if not cells[0] or not cells[1]:
+        return "expected an image name and a finding, received an empty cell."
+    try:
+        x, y, width, height = (float(cell) for cell in cells[2:6])
+    except ValueError:
+        return f"expected four numbers x, y, w, h, received {', '.join(cells[2:6])[:60]}."
+    fits = all(map(math.isfinite, (x, y, width, height))) and x >= 0 and y >= 0 and width > 0 and height > 0
+    if not fits or max(x + width, y + height) > BOX_PICTURE_SIZE:
+        return (
+            f"expected a box inside a {BOX_PICTURE_SIZE} x {BOX_PICTURE_SIZE} picture, received x={x:g}, y={y:g}, "
+            f"w={width:g}, h={height:g}."
+        )
+    left, top, width, height = (value / BOX_PICTURE_SIZE for value in (x, y, width, height))
+    return Box(cells[0], cells[1], left, top, width, height)
+
+
+def finding_key(name: str) -> str:
+    """Reduce a finding's name to what is compared: no case, spaces or underscores, and NIH's alias resolved."""
+    key = name.lower().replace(" ", "").replace("_", "")
+    return FINDING_ALIASES.get(key, key)
+
+
+def localise(
+    heatmaps: np.ndarray,
+    images: Sequence[str],
+    findings: Sequence[str],
+    boxes: Sequence[Box],
+    heat_threshold: float = HEAT_THRESHOLD,
+    seed: int = 0,
+) -> Localisation:
+    """Score heatmaps against boxes and score random maps of the same shape beside them.
+
+    Args:
+        heatmaps: (n, findings, h, w) >= 0, each over the whole picture.
+        images: (n,) file names, as in the boxes.
+        findings: (findings,) names in the order of the maps.
+        heat_threshold: share of a map's largest value that bounds its hot region.
+    """
+    if heatmaps.ndim != 4 or heatmaps.shape[:2] != (len(images), len(findings)):
+        raise ValueError(
+            f"heatmaps do not fit the names: expected ({len(images)}, {len(findings)}, h, w), "
+            f"received {heatmaps.shape}."
+        )
+    row_of_image = {image: row for row, image in enumerate(images)}
+    column_of_finding = {finding_key(finding): column for column, finding in enumerate(findings)}
+    cases: dict[tuple[int, int], list[Box]] = {}
+    for box in boxes:
+        place = row_of_image.get(box.image), column_of_finding.get(finding_key(box.finding))
+        if place[0] is not None and place[1] is not None:
+            cases.setdefault((place[0], place[1]), []).append(box)
+
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for case, case_boxes in cases.items():
+        controls = random_heatmaps(rng, NUM_RANDOM_MAPS, heatmaps.shape[2:])
+        of_random = np.mean([score_map(control, case_boxes, heat_threshold) for control in controls], axis=0)
+        scores[case] = (*score_map(heatmaps[case], case_boxes, heat_threshold), *of_random)
+    per_finding = [
+        _mean_score(finding, [(scores[case], cases[case]) for case in cases if case[1] == column])
+        for column, finding in enumerate(findings)
+    ]
+    return Localisation(
+        findings=tuple(score for score in per_finding if score.num_cases),
+        overall=_mean_score("All", [(scores[case], cases[case]) for case in cases]),
+        num_blank=sum(not heatmaps[case].max() > 0 for case in cases),
+        num_unused=len(boxes) - sum(map(len, cases.values())),
+    )
+
+
+def score_map(heatmap: np.ndarray, boxes: Sequence[Box], heat_threshold: float) -> tuple[float, float, float]:
+    """Return pointing, IoBB and IoU of one map (h, w) against the union of the boxes of its finding.
+
+    Where several cells share the largest value the share of them in a box counts. An all-zero map scores 0.
+    """
+    if not heatmap.max() > 0:
+        return 0.0, 0.0, 0.0
+    in_box = box_mask(boxes, heatmap.shape)
+    pointing = float(in_box[heatmap == heatmap.max()].mean())
+    target = box_mask(boxes, (AREA_GRID, AREA_GRID))
+    enlarged = enlarge(heatmap, AREA_GRID)
+    hot = enlarged >= heat_threshold * enlarged.max()
+    shared = (hot & target).sum()
+    return pointing, float(shared / hot.sum()), float(shared / (hot | target).sum())
+
+
+def box_mask(boxes: Sequence[Box], shape: tuple[int, ...]) -> np.ndarray:
+    """Return bool (h, w): which cells of a map over the whole picture have their centre in a box."""
+    rows, columns = ((np.arange(count) + 0.5) / count for count in shape)
+    mask = np.zeros(shape, dtype=bool)
+    for box in boxes:
+        in_rows = (rows >= box.top) & (rows < box.top + box.height)
+        in_columns = (columns >= box.left) & (columns < box.left + box.width)
+        mask |= in_rows[:, None] & in_columns[None, :]
+    return mask
+
+
+def enlarge(heatmap: np.ndarray, size: int) -> np.ndarray:
+    """Enlarge (h, w) to (size, size) bilinearly between cell centres; constant outside the outermost centres."""
+    row_weights, column_weights = (_interpolation(count, size) for count in heatmap.shape)
+    return row_weights @ heatmap @ column_weights.T
+
+
+def _interpolation(count: int, size: int) -> np.ndarray:
+    """Return the (size, count) matrix that interpolates `count` cell values at `size` cell centres."""
+    positions = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
+    below = np.minimum(positions.astype(int), max(count - 2, 0))
+    weights = np.zeros((size, count))
+    weights[np.arange(size), below] = 1 - (positions - below)
+    weights[np.arange(size), np.minimum(below + 1, count - 1)] += positions - below
+    return weights
+
+
+def random_heatmaps(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw blurred, rectified noise (count, h, w) whose peak is equally likely in every cell.
+
+    The blur wraps round the edges; otherwise peaks would prefer them. So the expected pointing score of these maps is
+    the share of cell centres that lie in a box.
+    """
+    rows, columns = (np.fft.fftfreq(length) for length in shape)
+    spread = 2 * (np.pi * RANDOM_BLUR) ** 2
+    blur = np.exp(-spread * (rows[:, None] ** 2 + columns[None, :] ** 2))
+    noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(count, *shape))) * blur).real
+    return np.maximum(noise - noise.mean(axis=(1, 2), keepdims=True), 0.0)
+
+
+def _mean_score(finding: str, cases: Sequence[tuple[tuple[float, ...], Sequence[Box]]]) -> LocalisationScore:
+    """Average (pointing, IoBB, IoU, and the same of random maps) over cases, each case counting once."""
+    if not cases:
+        return LocalisationScore(finding, 0, 0, *[float("nan")] * 7)
+    pointing, iobb, iou, random_pointing, random_iobb, random_iou = np.mean([scores for scores, _ in cases], axis=0)
+    share = np.mean([box_mask(boxes, (AREA_GRID, AREA_GRID)).mean() for _, boxes in cases])
+    numbers = (pointing, random_pointing, iobb, random_iobb, iou, random_iou, share)
+    return LocalisationScore(finding, len(cases), sum(len(boxes) for _, boxes in cases), *map(float, numbers))
