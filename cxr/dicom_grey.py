@@ -7,6 +7,7 @@ Source: DICOM PS3.3 C.11.1 (modality LUT and rescale), C.11.2.1 (window, VOI LUT
 import math
 import struct
 
+import cv2
 import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -34,8 +35,8 @@ def to_grey(samples: np.ndarray, dataset: Dataset, header: PixelHeader) -> tuple
     Returns: uint8 (rows, columns); notices.
     """
     codes = np.arange(header.lowest, header.highest + 1)
-    index = (samples.astype(np.int32) - header.lowest).astype(np.uint16)
-    counts = np.bincount(index.ravel(), minlength=codes.size)
+    index = samples.astype(np.uint16) + np.uint16(-header.lowest)  # unsigned words wrap around: no wider copy is needed
+    counts = cv2.calcHist([index], [0], None, [codes.size], [0, codes.size]).ravel()
     padding = _padding(dataset, header, codes)
     counts[padding] = 0
     values, notices = _modality_values(dataset, header, codes)
@@ -137,6 +138,6 @@ def _spread(grey: np.ndarray, counts: np.ndarray) -> float:
 def _quantiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Return the values below which the QUANTILES of the pixels lie; `counts` says how many pixels have each value."""
     order = np.argsort(values, kind="stable")
-    share = np.cumsum(counts[order]) / max(counts.sum(), 1)
+    share = np.cumsum(counts[order], dtype=float) / max(counts.sum(), 1)
     darkest, brightest = np.searchsorted(share, QUANTILES).clip(max=values.size - 1)
     return float(values[order[darkest]]), float(values[order[brightest]])

@@ -152,7 +152,7 @@ def _has_colours(pixels: np.ndarray) -> bool:
 def _check_levels(radiograph: np.ndarray) -> list[str]:
     """Refuse a blank picture; return a notice where it has few grey levels."""
     counts = cv2.calcHist([radiograph], [0], None, [256], [0, 256]).ravel()
-    share = np.cumsum(counts) / radiograph.size
+    share = np.cumsum(counts, dtype=float) / radiograph.size
     darkest, brightest = np.searchsorted(share, (0.005, 0.995))
     if brightest - darkest < BLANK_SPREAD:
         raise ImageError("blank", "The picture is blank: nearly all of it has one brightness. Choose another picture.")

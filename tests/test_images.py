@@ -5,6 +5,7 @@ import pickle
 import struct
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -421,6 +422,16 @@ def test_I25_changed_bytes_give_a_picture_or_an_error(kind, changes):
     assert min(radiograph.shape) >= 64
     if kind == "png":  # checksums: nothing but the original passes
         np.testing.assert_array_equal(radiograph, PICTURE)
+
+
+def test_threads_do_not_mix_pictures():
+    pictures = [files.radiograph(seed=seed) for seed in range(8)]
+    kinds = [files.png, files.pillow_bytes, files.dicom, lambda p: files.dicom_compressed(p, 8, files.JPEG_2000)]
+    data = [kind(picture) for picture in pictures for kind in kinds]
+    alone = [decode_radiograph(one) for one in data]
+    with ThreadPoolExecutor(4) as pool:
+        for together, expected in zip(pool.map(decode_radiograph, data), alone, strict=True):
+            np.testing.assert_array_equal(together, expected)
 
 
 # --- files, model input, errors --------------------------------------------------------------------------------------
