@@ -1,0 +1,134 @@
+"""One picture that explains one radiograph: the radiograph, its overlays, every finding's probability.
+
+Owns the layout only. Uses Matplotlib without pyplot, so it needs no display and keeps no global state.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxr.colormap import inferno
+from cxr.modelinfo import ModelInfo
+
+BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
+ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same
+DPI = 150
+# Inches.
+MARGIN, GAP, TITLE, CAPTION, FOOTER = 0.3, 0.2, 0.55, 0.5, 0.6
+PICTURE_WIDTH, BARS_WIDTH, MIN_BARS_HEIGHT = 3.3, 4.3, 3.4
+PICTURES_PER_ROW = 4
+
+
+class CaptionedOverlay(NamedTuple):
+    """An overlay, uint8 (height, width, 3), the position of its finding, and what its scale means."""
+
+    overlay: np.ndarray
+    position: int
+    scale: str
+
+
+class _Page:
+    """A figure that is laid out in inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        position = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(position, facecolor=BACKGROUND)
+
+    def text(self, left: float, top: float, text: str, **style: object) -> None:
+        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", parse_math=False, **style)
+
+
+def draw_panel(
+    name: str, radiograph: np.ndarray, overlays: Sequence[CaptionedOverlay], probabilities: np.ndarray, info: ModelInfo
+) -> bytes:
+    """Draw the panel.
+
+    Args:
+        name: the radiograph's file name, for the title.
+        radiograph: uint8 (height, width).
+        overlays: in the order in which they are shown.
+        probabilities: float32 (findings,).
+
+    Returns:
+        A PNG file.
+    """
+    columns = min(len(overlays) + 1, PICTURES_PER_ROW)
+    rows = -(-(len(overlays) + 1) // PICTURES_PER_ROW)
+    picture_height = PICTURE_WIDTH * radiograph.shape[0] / radiograph.shape[1]
+    row_height = CAPTION + picture_height + GAP
+    content_height = max(rows * row_height, CAPTION + MIN_BARS_HEIGHT + GAP)
+    bars_left = MARGIN + columns * (PICTURE_WIDTH + GAP)
+    page = _Page(bars_left + BARS_WIDTH + MARGIN, MARGIN + TITLE + content_height + FOOTER)
+    page.text(MARGIN, MARGIN, _shortened(name), color=TEXT, fontsize=16, weight="bold")
+    for index, captioned in enumerate([None, *overlays]):
+        left = MARGIN + index % PICTURES_PER_ROW * (PICTURE_WIDTH + GAP)
+        top = MARGIN + TITLE + index // PICTURES_PER_ROW * row_height
+        axes = page.axes(left, top + CAPTION, PICTURE_WIDTH, picture_height)
+        axes.set_axis_off()
+        if captioned is None:
+            title, colour, scale = "Radiograph", TEXT, f"{radiograph.shape[1]} x {radiograph.shape[0]} pixels"
+            axes.imshow(radiograph, cmap="gray", vmin=0, vmax=255, aspect="auto")
+        else:
+            probability = probabilities[captioned.position]
+            title = f"{_spoken(info.findings[captioned.position])}  {probability:.2f}"
+            colour, scale = ABOVE if probability >= info.threshold else TEXT, captioned.scale
+            axes.imshow(captioned.overlay, aspect="auto")
+        page.text(left, top, title, color=colour, fontsize=12.5, weight="bold")
+        page.text(left, top + 0.25, scale, color=MUTED, fontsize=9)
+    bars_height = min(content_height - CAPTION - GAP, max(picture_height, MIN_BARS_HEIGHT))
+    _draw_bars(page, bars_left, MARGIN + TITLE, bars_height, probabilities, info)
+    _draw_footer(page, info)
+    buffer = io.BytesIO()
+    page.figure.savefig(buffer, format="png", dpi=DPI, facecolor=BACKGROUND)
+    return buffer.getvalue()
+
+
+def _draw_bars(page: _Page, left: float, top: float, height: float, probabilities: np.ndarray, info: ModelInfo) -> None:
+    page.text(left, top, "Probability of each finding", color=TEXT, fontsize=12.5, weight="bold")
+    page.text(left, top + 0.25, f"line: threshold {info.threshold:.2f}", color=MUTED, fontsize=9)
+    axes = page.axes(left + 1.45, top + CAPTION, BARS_WIDTH - 1.45 - 0.45, height)
+    ranking = np.argsort(probabilities, kind="stable")  # the most probable at the top
+    positions = np.arange(len(ranking))
+    values = probabilities[ranking]
+    axes.barh(positions, np.ones(len(ranking)), color=TRACK, height=0.62)
+    axes.barh(positions, values, color=[ABOVE if value >= info.threshold else BELOW for value in values], height=0.62)
+    axes.axvline(info.threshold, color=TEXT, linewidth=1, linestyle=(0, (4, 3)))
+    for position, value in zip(positions, values, strict=True):
+        axes.text(1.03, position, f"{value:.2f}", color=TEXT, fontsize=10, va="center")
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(ranking) - 0.4), xticks=[0, 0.5, 1])
+    axes.set_yticks(positions, [_spoken(info.findings[finding]) for finding in ranking], fontsize=10, color=TEXT)
+    axes.tick_params(length=0, colors=MUTED, labelsize=9, axis="x")
+    axes.tick_params(length=0, axis="y", labelcolor=TEXT)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_footer(page: _Page, info: ModelInfo) -> None:
+    top = page.height - FOOTER + 0.18
+    bar = page.axes(MARGIN, top, 1.6, 0.13)
+    bar.set_axis_off()
+    bar.imshow(inferno()[np.newaxis], aspect="auto")
+    page.text(
+        MARGIN + 1.75,
+        top - 0.03,
+        "heat, from none to each map's own hottest cell (Grad-CAM of the logit)",
+        color=MUTED,
+        fontsize=9,
+    )
+    page.text(page.width - MARGIN, top - 0.03, info.disclaimer, color=MUTED, fontsize=9, ha="right")
+
+
+def _spoken(finding: str) -> str:
+    return finding.replace("_", " ")
+
+
+def _shortened(name: str, length: int = 60) -> str:
+    return name if len(name) <= length else "…" + name[1 - length :]

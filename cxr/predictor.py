@@ -1,0 +1,184 @@
+"""A loaded model, compiled for inference and checked against itself.
+
+Owns the engine: OpenVINO where Keras runs on its openvino backend, Keras itself on every other. What the answers mean
+is said by ModelInfo; the script that is the entry point chooses Keras' backend.
+"""
+
+import importlib.util
+import logging
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cxr.modelfile import load_model
+from cxr.modelinfo import ModelFileError
+
+GOLDEN_TOLERANCE = 1e-3  # of a probability; float32 engines differ by about 1e-6, bfloat16 by about 5e-3
+GOLDEN_TOLERANCE_BF16 = 0.03  # of a probability
+HEAD_TOLERANCE = 1e-3  # relative; pooling 49 cells and summing 1024 products in float32 stays below 1e-5
+HEAD_TOLERANCE_BF16 = 0.1  # relative
+
+logger = logging.getLogger(__name__)
+
+Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # features (n, h, w, c), logits, probabilities (n, findings)
+
+
+class Predictor:
+    """Answer for model inputs with the model of one .h5; safe to call from many threads.
+
+    Attributes:
+        info: ModelInfo of the file.
+        engine: what computes, in words, such as "OpenVINO f32".
+        head_kernel: float32 (channels, findings), the weights between pooled features and logits.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, precision: str = "f32") -> None:
+        """Load, compile and check; takes seconds.
+
+        Args:
+            precision: "f32", or "bf16" where OpenVINO and the processor have it.
+
+        Raises:
+            ModelFileError: the file is missing, damaged or does not fit; the head is not pooling and one dense layer;
+                the golden radiograph does not give the stored probabilities; `precision` cannot be had.
+        """
+        model, self.info = load_model(path)
+        self.head_kernel, bias = _head_weights(model, path)
+        layers = [model.get_layer(name).output for name in ("relu", "logits", "probabilities")]
+        network = keras.Model(model.input, layers)
+        if keras.backend.backend() == "openvino":
+            self._run, self.engine = (
+                _compile_openvino(network, self.info.image_size, precision),
+                f"OpenVINO {precision}",
+            )
+        else:
+            if importlib.util.find_spec("openvino") is None:
+                logger.warning("OpenVINO is not installed; predicting with Keras, about twice as slow.")
+            if precision != "f32":
+                raise ModelFileError(f"Precision {precision} needs OpenVINO. Install it with pip install openvino.")
+            self._run, self.engine = _run_keras(network), f"Keras {keras.backend.backend()} f32"
+        self._check_golden(path, exact=precision == "f32", bias=bias)
+
+    def predict(self, model_inputs: np.ndarray) -> Outputs:
+        """Answer for one or several model inputs in one forward pass each.
+
+        Args:
+            model_inputs: uint8 (n, size, size, 1).
+
+        Returns:
+            Probabilities and logits, float32 (n, findings), and features, float32 (n, h, w, channels). An image's
+            answer does not depend on the others in the call, nor on other threads.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        size = self.info.image_size
+        if model_inputs.dtype != np.uint8 or model_inputs.ndim != 4 or model_inputs.shape[1:] != (size, size, 1):
+            received = f"{model_inputs.dtype} {model_inputs.shape}"
+            raise ValueError(f"Expected model inputs uint8 (n, {size}, {size}, 1), received {received}.")
+        if len(model_inputs) == 0:
+            raise ValueError("Expected at least one model input, received none.")
+        features, logits, probabilities = self._run(model_inputs.astype(np.float32))
+        return probabilities, logits, features
+
+    def _check_golden(self, path: str | os.PathLike, *, exact: bool, bias: np.ndarray) -> None:
+        """Hold this machine's answer for a known radiograph against the stored one, and the head against its formula.
+
+        The second check proves that logit = mean(features) @ kernel + bias, on which the closed form of Grad-CAM rests.
+        """
+        golden = self.info.golden
+        if golden is None:
+            raise ModelFileError(
+                f"{path}: holds no golden radiograph, so the model cannot be checked on this machine. "
+                "Train again with main_train.py."
+            )
+        try:
+            probabilities, logits, features = self.predict(golden.model_input[np.newaxis])
+        except ValueError as error:
+            raise ModelFileError(f"{path}: the golden radiograph does not fit the network. {error}") from None
+        pooled = features.mean(axis=(1, 2), dtype=np.float64)  # (1, channels)
+        head_error = np.abs(pooled @ self.head_kernel + bias - logits).max() / max(1.0, np.abs(logits).max())
+        if not head_error <= (HEAD_TOLERANCE if exact else HEAD_TOLERANCE_BF16):
+            raise ModelFileError(
+                f"{path}: expected a head of global average pooling and one dense layer, which Grad-CAM's closed form "
+                f"needs; the logits differ from that by {head_error:.2g}. Build the network with cxr.network."
+            )
+        error = np.abs(probabilities[0] - golden.probabilities).max()
+        tolerance = GOLDEN_TOLERANCE if exact else GOLDEN_TOLERANCE_BF16
+        if not error <= tolerance:
+            raise ModelFileError(
+                f"{path}: self-check failed with {self.engine}: the golden radiograph's probabilities differ from the "
+                f"stored ones by {error:.2g}, expected at most {tolerance:g}. Train again with main_train.py, or set "
+                "KERAS_BACKEND=tensorflow to try another engine."
+            )
+
+
+def _head_weights(model: keras.Model, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel (channels, findings) and bias (findings,) of the dense layer that makes the logits."""
+    head, features = model.get_layer("logits"), model.get_layer("relu").output
+    expected = (features.shape[-1], model.output_shape[-1])
+    weights = [np.asarray(weight) for weight in head.get_weights()]
+    if len(features.shape) != 4 or len(weights) != 2 or weights[0].shape != expected:
+        raise ModelFileError(
+            f"{path}: expected a head of global average pooling and one dense layer with a kernel of {expected} and a "
+            f"bias, found layer `relu` {features.shape} and layer `logits` with weights "
+            f"{[weight.shape for weight in weights]}. Build the network with cxr.network."
+        )
+    return weights[0], weights[1]
+
+
+def _compile_openvino(network: keras.Model, image_size: int, precision: str) -> Callable[[np.ndarray], Outputs]:
+    """Compile for one radiograph at a time (batches do not pay on a CPU), with the precision asked for.
+
+    Without the hint OpenVINO computes in bfloat16 wherever the processor has it.
+    """
+    import openvino  # exists: Keras' openvino backend is built on it
+
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ModelFileError("This processor has no bfloat16 arithmetic. Use precision f32.")
+    with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
+        file = Path(folder, "model.xml")
+        network.export(str(file), format="openvino", verbose=False)
+        graph = core.read_model(file)
+        graph.reshape([1, image_size, image_size, 1])
+        compiled = core.compile_model(
+            graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        )
+    requests: queue.LifoQueue = queue.LifoQueue()  # one request per call in flight; its buffers are nobody else's
+
+    def run_one(model_input: np.ndarray) -> list[np.ndarray]:
+        try:
+            request = requests.get_nowait()
+        except queue.Empty:
+            request = compiled.create_infer_request()
+        try:
+            results = request.infer({0: model_input})  # copies: the next call overwrites the request's own buffers
+            return [results[position] for position in range(3)]
+        finally:
+            requests.put(request)
+
+    def run(model_inputs: np.ndarray) -> Outputs:
+        answers = [run_one(model_inputs[row : row + 1]) for row in range(len(model_inputs))]
+        features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return features, logits, probabilities
+
+    return run
+
+
+def _run_keras(network: keras.Model) -> Callable[[np.ndarray], Outputs]:
+    """Predict with Keras' own backend, one call at a time: TensorFlow promises nothing about threads."""
+    lock = threading.Lock()
+
+    def run(model_inputs: np.ndarray) -> Outputs:
+        with lock:
+            features, logits, probabilities = network.predict_on_batch(model_inputs)
+        return np.asarray(features), np.asarray(logits), np.asarray(probabilities)
+
+    return run

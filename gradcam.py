@@ -1,0 +1,231 @@
+"""Grad-CAM heatmaps, their overlays, and the command line for them.
+
+    python gradcam.py IMAGE.png                         # top 3 findings of one radiograph -> gradcam_out/
+    python gradcam.py images/ --finding Effusion        # one finding, a whole folder (PNG, JPEG, DICOM)
+    python gradcam.py "images/*.png" --panel            # one picture per radiograph: overlays and all probabilities
+
+Owns the method and its command line. The model is predictor's work; the geometry and colours of an overlay, overlay's.
+"""
+
+import argparse
+import csv
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+if __name__ == "__main__":  # before Keras is imported; a user's own setting wins
+    os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
+
+from cxr.columns import name_key
+from cxr.images import ImageError, read_radiograph, to_model_input
+from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.novelty import novelty_percentiles
+from cxr.overlay import encode_png, overlay_heatmap
+from cxr.picture_files import OutputNames, find_pictures, relative_names
+from cxr.predictor import Predictor
+
+MODEL_PATH = Path("model/chest_xray_densenet_model.h5")
+PROGRESS_WIDTH = 30  # characters
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What the model says about one radiograph, and where it looked.
+
+    Attributes:
+        probabilities, logits: float32 (findings,).
+        heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit.
+        novelty: 0-100, the percentage of validation radiographs that lie nearer to the training radiographs than this
+            one; None where the model file holds no statistics.
+    """
+
+    probabilities: np.ndarray
+    logits: np.ndarray
+    heatmaps: np.ndarray
+    novelty: float | None
+
+
+def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
+    """Weight each feature map by its mean gradient (Grad-CAM, Selvaraju et al. 2017, eq. 1-2), for every finding.
+
+    Behind global average pooling and one dense layer, the gradient of logit k with respect to the feature maps A is
+    the constant W[:, k] / (h * w), so the method's weighted sum is one matrix product. The logit itself is the sum of
+    A @ W[:, k] / (h * w) over all cells, plus the bias: a cell of the map says how much it adds to the logit.
+
+    Args:
+        features: float (n, h, w, channels), the last activation of the backbone.
+        head_kernel: float (channels, findings), the weights of the dense layer.
+
+    Returns:
+        float32 (n, findings, h, w) >= 0; a map with no positive evidence is all zero. The peak of each map is its
+        maximum; nothing is stretched.
+
+    Raises:
+        ValueError: the shapes do not fit a head of pooling and one dense layer.
+    """
+    if features.ndim != 4 or head_kernel.ndim != 2 or features.shape[3] != head_kernel.shape[0]:
+        raise ValueError(
+            "Heatmaps need features (n, h, w, channels) and a head kernel (channels, findings). "
+            f"Received: features {features.shape}, head kernel {head_kernel.shape}."
+        )
+    height, width = features.shape[1:3]
+    evidence = features.astype(np.float32) @ head_kernel.astype(np.float32)  # (n, h, w, findings)
+    return np.maximum(evidence, 0).transpose(0, 3, 1, 2) / np.float32(height * width)
+
+
+def explain(predictor: Predictor, radiograph: np.ndarray) -> Explanation:
+    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps."""
+    model_input = to_model_input(radiograph, predictor.info.image_size)
+    probabilities, logits, features = predictor.predict(model_input[np.newaxis])
+    maps = heatmaps(features, predictor.head_kernel)
+    statistics = predictor.info.feature_statistics
+    novelty = None if statistics is None else float(novelty_percentiles(statistics, features.mean(axis=(1, 2)))[0])
+    return Explanation(probabilities[0], logits[0], maps[0], novelty)
+
+
+def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:
+    """Say what the colours stand for: the scale ends at this map's own peak, which may be small beside the logit."""
+    peak = float(heatmap.max())
+    if peak == 0:
+        return "no positive evidence, nothing is coloured"
+    return f"hottest cell adds {peak:+.2g} to a logit of {logit:+.2g}"
+
+
+def rank_findings(probabilities: np.ndarray) -> list[int]:
+    """Return the positions of the findings, most probable first; equal ones in the finding order."""
+    return np.argsort(-probabilities, kind="stable").tolist()
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write Grad-CAM overlays and predictions.csv for radiographs (PNG, JPEG, DICOM).",
+        epilog="A prototype for education, not for clinical use. "
+        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done.",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image file, folder (searched recursively) or pattern")
+    parser.add_argument("--out", type=Path, default=Path("gradcam_out"), metavar="DIR", help="(default: %(default)s)")
+    parser.add_argument("--model-path", type=Path, default=MODEL_PATH, metavar="FILE", help="(default: %(default)s)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--finding", action="append", metavar="NAME", help="overlay of this finding; may be repeated")
+    which.add_argument("--top", type=int, default=3, metavar="N", help="overlays of the N most probable (default: 3)")
+    which.add_argument("--all", action="store_true", help="overlays of all findings")
+    parser.add_argument("--panel", action="store_true", help="one picture per image: overlays and all probabilities")
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    if args.top < 0:
+        parser.error(f"argument --top: expected 0 or more, received {args.top}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Explain every file that can be read; say which could not."""
+    args = parse_args(argv)
+    files, problems = find_pictures(args.paths, exclude=args.out)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not files:
+        return 2
+    try:
+        predictor = Predictor(args.model_path, precision=args.precision)
+        wanted = _positions(args.finding, predictor.info) if args.finding else None
+        num_failed = _explain_files(predictor, files, wanted, args)
+    except (ModelFileError, FindingNameError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{len(files) - num_failed} of {len(files)} files -> {args.out / 'predictions.csv'}")
+    return 1 if num_failed or problems else 0
+
+
+class FindingNameError(ValueError):
+    """A finding that the model does not know."""
+
+
+def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
+    keys = [name_key(finding) for finding in info.findings]
+    unknown = [name for name in names if name_key(name) not in keys]
+    if unknown:
+        raise FindingNameError(f"--finding {unknown[0]!r}: expected one of {', '.join(info.findings)}.")
+    return [keys.index(name_key(name)) for name in names]
+
+
+def _explain_files(predictor: Predictor, files: list[Path], wanted: list[int] | None, args: argparse.Namespace) -> int:
+    """Write overlays and the table; return the number of files that could not be read."""
+    info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (args.out / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table)
+        rows.writerow(["Image", *info.findings])
+        for number, (file, name) in enumerate(zip(files, relative_names(files), strict=True)):
+            _show_progress(number, len(files))
+            try:
+                radiograph = read_radiograph(file)
+            except (ImageError, OSError) as error:
+                num_failed += 1
+                _say(f"{file}: {error.strerror if isinstance(error, OSError) else error}", sys.stderr)
+                continue
+            answer = explain(predictor, radiograph)
+            rows.writerow([name, *(f"{probability:.6f}" for probability in answer.probabilities)])
+            ranking = rank_findings(answer.probabilities)
+            chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
+            _say(f"{file}: {[info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]}")
+            _write_pictures(radiograph, answer, chosen, info, name, outputs, args.panel)
+    _show_progress(len(files), len(files))
+    return num_failed
+
+
+def _write_pictures(
+    radiograph: np.ndarray,
+    answer: Explanation,
+    chosen: list[int],
+    info: ModelInfo,
+    name: str,
+    outputs: OutputNames,
+    panel: bool,
+) -> None:
+    overlays = {k: overlay_heatmap(radiograph, answer.heatmaps[k]) for k in chosen}
+    scales = {k: describe_heatmap(answer.heatmaps[k], float(answer.logits[k])) for k in chosen}
+    for k, overlay in overlays.items():
+        path = outputs.claim(name, info.findings[k])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(overlay))
+        scale = describe_heatmap(answer.heatmaps[k], float(answer.logits[k]))
+        _say(
+            f"    {info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scale} -> {path}"
+        )
+    if panel:
+        from cxr.panel import (
+            CaptionedOverlay,
+            draw_panel,
+        )  # Matplotlib takes a second to import and nothing else here needs it
+
+        path = outputs.claim(name, "panel")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
+        path.write_bytes(draw_panel(name, radiograph, captioned, answer.probabilities, info))
+        _say(f"    -> {path}")
+
+
+def _say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line above the progress bar."""
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    print(line, file=stream or sys.stdout, flush=True)
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        bar = "#" * (PROGRESS_WIDTH * done // total)
+        end = "\n" if done == total else ""
+        print(f"\r[{bar:<{PROGRESS_WIDTH}}] {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
