@@ -11,6 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from small_network import build_small_network
 
 from cxr import modelfile
 from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model, sweep_temp_files
@@ -43,19 +44,9 @@ def make_info(**changes):
     return dataclasses.replace(info, **changes)
 
 
-def build_small_network():
-    """Build a network of the same kinds of layers and the same names as DenseNet121's, small enough for many saves."""
-    radiograph = keras.Input((SIZE, SIZE, 1))
-    maps = keras.layers.Conv2D(8, 3, strides=2, use_bias=False, name="conv1_conv")(radiograph)
-    maps = keras.layers.Activation("relu", name="relu")(keras.layers.BatchNormalization(name="bn")(maps))
-    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(maps)
-    logits = keras.layers.Dense(len(FINDINGS), name="logits")(pooled)
-    return keras.Model(radiograph, keras.layers.Activation("sigmoid", name="probabilities")(logits))
-
-
 @pytest.fixture(scope="module")
 def network():
-    model = build_small_network()
+    model = build_small_network(FINDINGS, SIZE)
     rng = np.random.default_rng(2)  # moving statistics that are not their defaults
     model.set_weights([rng.uniform(0.2, 0.9, weight.shape).astype(np.float32) for weight in model.get_weights()])
     return model

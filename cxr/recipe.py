@@ -1,0 +1,62 @@
+"""How to train: the settings of a run, its phases, and the learning rate of every step. Plain numbers, no Keras."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training run.
+
+    Attributes:
+        epochs: in all, the head's included.
+        learning_rate: the schedule's largest, with the whole network open.
+        loss: "bce" or "weighted".
+        head_epochs: epochs with the backbone frozen, for pretrained weights; 0 trains everything at once.
+        warmup_epochs: of every phase.
+        patience: epochs without a better validation score after which the run ends; 0 for never.
+        weights_origin: where the start weights came from.
+        precision: dtype policy of the network.
+    """
+
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    loss: str = "bce"
+    seed: int = 0
+    head_epochs: int = 0
+    head_learning_rate: float = 1e-3
+    warmup_epochs: float = 1.0
+    weight_decay: float = 1e-4
+    patience: int = 0
+    weights_origin: str = "none (random)"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one optimiser and one schedule."""
+
+    name: str
+    first_epoch: int
+    num_epochs: int
+    learning_rate: float
+    frozen: bool
+
+
+def phase_at(recipe: Recipe, epoch: int) -> Phase:
+    """Return the phase of an epoch (from 0): the head on a frozen backbone first, then everything."""
+    head = min(recipe.head_epochs, recipe.epochs)
+    if epoch < head:
+        return Phase("head", 0, head, recipe.head_learning_rate, frozen=True)
+    return Phase("all", head, recipe.epochs - head, recipe.learning_rate, frozen=False)
+
+
+def learning_rate_at(step: int, num_steps: int, warmup_steps: int, peak: float) -> float:
+    """Return the rate of a step (from 0): linear warm-up to `peak`, then half a cosine down towards 0.
+
+    SGDR (Loshchilov and Hutter 2017), eq. 5 with one cycle.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warmup_steps) / max(num_steps - warmup_steps, 1)))

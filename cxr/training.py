@@ -1,0 +1,271 @@
+"""The training loop: phases, schedule, selection, and a run that can be stopped at any batch and resumed exactly.
+
+A loop over `train_on_batch` and not `fit`: the state of a run is then a handful of plain values, which a checkpoint
+can hold whole. Names no Keras backend.
+"""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from cxr.cache import CachedSplit
+from cxr.calibration import binary_cross_entropy
+from cxr.checkpoint import Checkpoint, check_identity, read_checkpoint, write_checkpoint
+from cxr.dataset import RadiographBatches, prepare_ahead
+from cxr.losses import make_loss, positive_weights
+from cxr.progress import Progress
+from cxr.ranking import mean_auroc
+from cxr.recipe import Phase, Recipe, learning_rate_at, phase_at
+from cxr.stopping import Stopped, StopRequest
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 300.0  # the most work that a power cut can cost, beside the unfinished epoch's validation
+CLIP_NORM = 1.0  # also spreads a NaN of any gradient to every weight, where the check after the batch finds it
+
+
+class DivergedError(RuntimeError):
+    """A loss, weight or logit is not finite."""
+
+
+@dataclass
+class RunState:
+    """Where a run is; together with the weights and the optimiser's variables, all that a resume needs.
+
+    Attributes:
+        epoch, next_batch: what comes next, both from 0.
+        loss_sum, num_seen: of the unfinished epoch, for its mean loss.
+        best_score: (mean validation AUROC or -inf where undefined, -validation loss), compared in this order.
+        history: one row per finished epoch.
+        finished: no epoch comes next.
+    """
+
+    epoch: int = 0
+    next_batch: int = 0
+    loss_sum: float = 0.0
+    num_seen: int = 0
+    best_score: tuple[float, float] = (-math.inf, -math.inf)
+    best_epoch: int = -1
+    generation: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+
+
+def predict_logits(
+    network: keras.Model, cached: CachedSplit, batch_size: int, between_batches: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """Predict a whole split in its order, never augmented.
+
+    Args:
+        network: any model from model inputs to one array per row; its output is what is returned.
+        between_batches: called after every batch; may raise to stop.
+    Returns: float32 (n, outputs).
+    """
+    batches = RadiographBatches(cached, batch_size)
+    rows = []
+    for _, (model_inputs, _labels) in prepare_ahead(batches, 0):
+        missing = batches.batch_size - len(model_inputs)
+        # One shape for all batches: another would have the backend compile the network once more.
+        padded = np.concatenate([model_inputs, np.repeat(model_inputs[:1], missing, axis=0)])
+        rows.append(np.asarray(network.predict_on_batch(padded))[: len(model_inputs)])
+        between_batches()
+    return np.concatenate(rows).astype(np.float32)
+
+
+@dataclass(eq=False)
+class _Run:
+    """What the functions below share: the network with its optimiser, the data, and the state."""
+
+    network: keras.Model
+    logits: keras.Model  # the same layers, ending before the sigmoid
+    batches: RadiographBatches
+    val: CachedSplit
+    recipe: Recipe
+    checkpoint_dir: Path
+    identity: dict[str, Any]
+    best_weights: list[np.ndarray]
+    state: RunState = field(default_factory=RunState)
+    phase: Phase | None = None
+    saved_at: float = 0.0
+
+
+def fit(
+    network: keras.Model,
+    train: CachedSplit,
+    val: CachedSplit,
+    recipe: Recipe,
+    checkpoint_dir: Path,
+    stop: StopRequest,
+    on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None,
+) -> list[dict[str, Any]]:
+    """Train to the end, from the checkpoint if there is one, and leave the best weights in the network.
+
+    The result of a run that was stopped and resumed equals that of one that was not.
+
+    Args:
+        network: from `build_network`, with its start weights.
+        checkpoint_dir: of this run alone; the caller holds the training lock.
+        on_epoch: called after every epoch with the rows of all epochs so far.
+    Returns: the history, one row per epoch.
+    Raises:
+        ResumeError: the checkpoint is of a run with other settings or data.
+        CheckpointError: there are checkpoints and none can be read.
+        DivergedError: a loss, weight or logit is not finite; the last checkpoint is kept.
+        Stopped: the user asked for it; a checkpoint was written.
+    """
+    identity = dataclasses.asdict(recipe)
+    identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
+    identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
+    logits = keras.Model(network.input, network.get_layer("logits").output)
+    batches = RadiographBatches(train, recipe.batch_size, training=True, seed=recipe.seed)
+    run = _Run(network, logits, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
+    _resume(run)
+    run.saved_at = time.monotonic()
+    while not run.state.finished:
+        _enter_phase(run)
+        _train_epoch(run, stop)
+        _end_epoch(run, stop)
+        on_epoch(run.state.history)
+        _save(run)
+    network.set_weights(run.best_weights)
+    return run.state.history
+
+
+def _resume(run: _Run) -> None:
+    """Take the run up where its checkpoint left it, if there is one."""
+    checkpoint = read_checkpoint(run.checkpoint_dir)
+    if checkpoint is None:
+        return
+    check_identity(checkpoint.record["identity"], run.identity)
+    run.state = RunState(**checkpoint.record["state"])
+    run.state.best_score = tuple(run.state.best_score)
+    arrays, count = checkpoint.arrays, len(run.best_weights)
+    run.network.set_weights([arrays[f"weight.{k}"] for k in range(count)])
+    run.best_weights = [arrays[f"best.{k}"] for k in range(count)]
+    if run.state.finished:
+        logger.info("Resuming after the last epoch of an unfinished run.")
+        return
+    logger.info("Resuming an unfinished run at epoch %d, batch %d.", run.state.epoch + 1, run.state.next_batch + 1)
+    _enter_phase(run)
+    for k, variable in enumerate(run.logits.optimizer.variables):
+        variable.assign(arrays[f"optimiser.{k}"])
+
+
+def _enter_phase(run: _Run) -> None:
+    """Compile for the phase of the present epoch, once; unfreezing has no effect before a new compilation."""
+    phase = phase_at(run.recipe, run.state.epoch)
+    if phase == run.phase:
+        return
+    run.phase = phase
+    for layer in run.network.layers:
+        # A frozen BatchNormalization runs in inference mode: its moving statistics stay as they are.
+        layer.trainable = layer.name == "logits" or not phase.frozen
+    optimiser = keras.optimizers.AdamW(
+        phase.learning_rate, weight_decay=run.recipe.weight_decay, global_clipnorm=CLIP_NORM
+    )
+    optimiser.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    weights = positive_weights(run.batches.cached.split.labels) if run.recipe.loss == "weighted" else None
+    run.logits.compile(optimiser, loss=make_loss(weights))
+    optimiser.build(run.logits.trainable_variables)
+
+
+def _rate(run: _Run, index: int) -> float:
+    steps = len(run.batches)
+    step = (run.state.epoch - run.phase.first_epoch) * steps + index
+    warmup_steps = round(run.recipe.warmup_epochs * steps)
+    return learning_rate_at(step, run.phase.num_epochs * steps, warmup_steps, run.phase.learning_rate)
+
+
+def _train_epoch(run: _Run, stop: StopRequest) -> None:
+    """Train on the epoch's batches that are left."""
+    state = run.state
+    run.batches.set_epoch(state.epoch)
+    progress = Progress(f"epoch {state.epoch + 1}/{run.recipe.epochs}: batch", len(run.batches))
+    for index, (model_inputs, labels) in prepare_ahead(run.batches, state.next_batch):
+        rate = _rate(run, index)
+        run.logits.optimizer.learning_rate = rate
+        loss = float(run.logits.train_on_batch(model_inputs, labels))
+        head = run.network.get_layer("logits").get_weights()
+        if not (math.isfinite(loss) and all(np.isfinite(weight).all() for weight in head)):
+            raise DivergedError(_divergence(run, index, rate, loss))
+        state.loss_sum += loss * len(labels)
+        state.num_seen += len(labels)
+        state.next_batch = index + 1
+        progress.show(index + 1, f"(loss {state.loss_sum / state.num_seen:.4f})")
+        _pause(run, stop)
+
+
+def _pause(run: _Run, stop: StopRequest) -> None:
+    """Between two batches: stop if asked to, save if it is time."""
+    stopping = stop.requested  # looked at once: a signal between save and stop must not find the save left out
+    if stopping or time.monotonic() - run.saved_at > CHECKPOINT_SECONDS:
+        _save(run)
+    if stopping:
+        raise Stopped(stop.signal_number)
+
+
+def _end_epoch(run: _Run, stop: StopRequest) -> None:
+    """Validate, keep the weights if they are the best, write the history row and go on to the next epoch."""
+    state, recipe = run.state, run.recipe
+    logits = predict_logits(run.logits, run.val, 2 * recipe.batch_size, lambda: _pause(run, stop))
+    weights = run.network.get_weights()
+    if not (np.isfinite(logits).all() and all(np.isfinite(weight).all() for weight in weights)):
+        raise DivergedError(
+            f"Epoch {state.epoch + 1}: validation logits or weights are not finite (learning rate "
+            f"{_rate(run, len(run.batches) - 1):.3g}). {_remedy(run)}"
+        )
+    auroc, num_defined = mean_auroc(run.val.split.labels, logits)
+    val_loss = binary_cross_entropy(run.val.split.labels, logits)
+    score = (auroc if num_defined else -math.inf, -val_loss)
+    row = {
+        "epoch": state.epoch + 1,
+        "phase": run.phase.name,
+        "learning_rate": _rate(run, 0),
+        "train_loss": state.loss_sum / max(state.num_seen, 1),
+        "val_loss": val_loss,
+        "val_mean_auroc": auroc if num_defined else None,
+        "num_defined": num_defined,
+        "best": score > state.best_score,
+    }
+    if row["best"]:
+        state.best_score, state.best_epoch, run.best_weights = score, state.epoch, weights
+    state.history.append(row)
+    waited = state.epoch - max(state.best_epoch, run.phase.first_epoch)
+    state.epoch, state.next_batch, state.loss_sum, state.num_seen = state.epoch + 1, 0, 0.0, 0
+    state.finished = state.epoch >= recipe.epochs or 0 < recipe.patience <= waited
+
+
+def _save(run: _Run) -> None:
+    run.state.generation += 1
+    # JSON has no infinity, but Python's reader and writer agree on one; the file is read by this module alone.
+    record = {"identity": run.identity, "state": dataclasses.asdict(run.state)}
+    arrays = {f"weight.{k}": weight for k, weight in enumerate(run.network.get_weights())}
+    arrays |= {f"best.{k}": weight for k, weight in enumerate(run.best_weights)}
+    arrays |= {f"optimiser.{k}": one.numpy() for k, one in enumerate(run.logits.optimizer.variables)}
+    write_checkpoint(run.checkpoint_dir, Checkpoint(run.state.generation, record, arrays))
+    run.saved_at = time.monotonic()
+
+
+def _divergence(run: _Run, index: int, rate: float, loss: float) -> str:
+    rows = run.batches.rows(index)
+    images = ", ".join(f"{run.batches.cached.split.images[row]} (row {row + 1})" for row in rows[:4])
+    return (
+        f"Epoch {run.state.epoch + 1}, batch {index + 1} of {len(run.batches)}: the loss is {loss} or a gradient "
+        f"is not finite at learning rate {rate:.3g}. The batch: {images}{', ...' if len(rows) > 4 else ''}. "
+        f"{_remedy(run)}"
+    )
+
+
+def _remedy(run: _Run) -> str:
+    return (
+        "No model was saved and the last checkpoint is kept. "
+        f"Try --learning-rate {run.recipe.learning_rate / 10:.3g} --fresh."
+    )
