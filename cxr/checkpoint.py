@@ -1,32 +1,27 @@
 """Checkpoints of a training run: two generations, each one file that is either whole or not there.
 
-Owns their form on disk, the lock that keeps two runs apart, and the look at the disk before a run. What is in a
-checkpoint is training's matter.
+Owns their form on disk; what is in a checkpoint is training's matter.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
 import logging
 import os
-import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cxr.modelfile import TEMP_PREFIX, replace_durably
+from cxr.durable import TEMP_PREFIX, replace_durably
 
 logger = logging.getLogger(__name__)
 
 FORMAT = b"cxr-checkpoint 1 "
 SLOTS = ("checkpoint-a.npz", "checkpoint-b.npz")  # written in turn; the newer whole one is used
-RESTART_HINT = "Add --fresh to start over."
+RESTART_HINT = "Add --allow fresh to start over."
 
 
 class ResumeError(ValueError):
@@ -34,11 +29,7 @@ class ResumeError(ValueError):
 
 
 class CheckpointError(OSError):
-    """Checkpoints that are there but cannot be read, or a folder that cannot hold them."""
-
-
-class LockedError(RuntimeError):
-    """Another run holds the training lock."""
+    """Checkpoints that are there and cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,68 +109,6 @@ def check_identity(stored: dict[str, Any], current: dict[str, Any]) -> None:
             f"An unfinished run with other settings or data is there ({listed}). "
             f"Repeat its command to resume it. {RESTART_HINT}"
         )
-
-
-def check_folder(folder: Path, num_bytes: int) -> None:
-    """Make sure, before hours of work, that a folder can be written and has room.
-
-    Raises:
-        CheckpointError: it cannot, or has not.
-    """
-    probe = folder / f"{TEMP_PREFIX}{os.getpid()}-probe"
-    try:
-        folder.mkdir(exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        message = f"{folder}: cannot be written ({error.strerror}). Change its permissions or make its parent folder."
-        raise CheckpointError(message) from error
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        message = f"{folder}: training needs {num_bytes / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free. Make room."
-        raise CheckpointError(message)
-
-
-@contextlib.contextmanager
-def training_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder`/.train.lock; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        LockedError: another process holds it.
-    """
-    path = folder / ".train.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if not _try_lock(descriptor):
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() if hasattr(os, "pread") else "?"
-            raise LockedError(
-                f"Another training run (process {holder}) is using {folder}. Wait for it to end, or stop it."
-            )
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            # A byte far behind the process number, which so stays readable.
-            os.lseek(descriptor, 1024, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-            return False
-        raise
-    return True
 
 
 def _read_file(path: Path) -> Checkpoint:

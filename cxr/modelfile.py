@@ -18,12 +18,12 @@ import h5py
 import keras
 import numpy as np
 
+from cxr.durable import TEMP_PREFIX, replace_durably
 from cxr.modelinfo import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
 ARRAYS_GROUP = "cxr_arrays"
-TEMP_PREFIX = ".tmp-"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
 
@@ -125,27 +125,6 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
             f"{path}: not readable as a model file ({type(error).__name__}: {str(error)[:200]}). "
             "Restore the file or train again with main_train.py."
         ) from error
-
-
-def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
-    """Delete the temporary files that killed runs left in `folder`; call it only while holding the training lock."""
-    strays = [stray for stray in Path(folder).glob(f"{TEMP_PREFIX}*") if stray.is_file()]
-    for stray in strays:
-        stray.unlink(missing_ok=True)
-    return [stray.name for stray in strays]
-
-
-def replace_durably(temp: Path, path: Path) -> None:
-    """Flush `temp` to the disk and let it take the place of `path`, so that a power cut leaves one of the two whole."""
-    with temp.open("rb+") as file:
-        os.fsync(file.fileno())
-    temp.replace(path)
-    if os.name == "posix":  # other systems cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _write_file(model: keras.Model, info: ModelInfo, temp: Path) -> None:

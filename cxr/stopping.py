@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: a request that is met at the end of the batch, not a blow."""
+"""How a training run ends before its time: Ctrl-C and SIGTERM, met at the end of the batch, and divergence."""
 
 import os
 import signal
@@ -13,6 +13,10 @@ class Stopped(Exception):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.exit_code = 128 + signal_number  # the shell's convention: 130 for Ctrl-C, 143 for SIGTERM
+
+
+class DivergedError(RuntimeError):
+    """A loss, weight or logit is not finite."""
 
 
 class StopRequest:

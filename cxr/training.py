@@ -24,16 +24,12 @@ from cxr.losses import make_loss, positive_weights
 from cxr.progress import Progress
 from cxr.ranking import mean_auroc
 from cxr.recipe import Phase, Recipe, learning_rate_at, phase_at
-from cxr.stopping import Stopped, StopRequest
+from cxr.stopping import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a power cut can cost, beside the unfinished epoch's validation
 CLIP_NORM = 1.0  # also spreads a NaN of any gradient to every weight, where the check after the batch finds it
-
-
-class DivergedError(RuntimeError):
-    """A loss, weight or logit is not finite."""
 
 
 @dataclass
@@ -229,7 +225,7 @@ def _end_epoch(run: _Run, stop: StopRequest) -> None:
         "epoch": state.epoch + 1,
         "phase": run.phase.name,
         "learning_rate": _rate(run, 0),
-        "train_loss": state.loss_sum / max(state.num_seen, 1),
+        "loss": state.loss_sum / max(state.num_seen, 1),
         "val_loss": val_loss,
         "val_mean_auroc": auroc if num_defined else None,
         "num_defined": num_defined,
@@ -267,5 +263,5 @@ def _divergence(run: _Run, index: int, rate: float, loss: float) -> str:
 def _remedy(run: _Run) -> str:
     return (
         "No model was saved and the last checkpoint is kept. "
-        f"Try --learning-rate {run.recipe.learning_rate / 10:.3g} --fresh."
+        f"Try --learning-rate {run.recipe.learning_rate / 10:.3g} --allow fresh."
     )

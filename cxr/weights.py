@@ -16,14 +16,8 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.modelfile import (
-    HDF5_SIGNATURE,
-    INFO_ATTRIBUTE,
-    READ_ERRORS,
-    TEMP_PREFIX,
-    read_model_info,
-    replace_durably,
-)
+from cxr.durable import TEMP_PREFIX, replace_durably
+from cxr.modelfile import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
 from cxr.modelinfo import ModelFileError
 
 IMAGENET_URL = (

@@ -14,7 +14,7 @@ import pytest
 from small_network import build_small_network
 
 from cxr import modelfile
-from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model, sweep_temp_files
+from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model
 from cxr.modelinfo import GoldenRadiograph, ModelFileError, ModelInfo
 from cxr.novelty import FeatureStatistics, feature_distances, fit_feature_statistics, novelty_percentiles
 
@@ -305,13 +305,6 @@ def test_weights_that_are_not_finite_are_not_saved(network, tmp_path):
 def test_save_refuses_info_that_does_not_fit_the_model(network, tmp_path):
     with pytest.raises(ModelFileError, match="for 1 findings"):
         save_model(network, make_info(findings=("Mass",)), tmp_path / "model.h5")
-
-
-def test_sweep_deletes_only_temporary_files(tmp_path):
-    for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
-        (tmp_path / name).touch()
-    assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
 
 
 def test_feature_distance_is_the_mahalanobis_distance_of_probabilistic_pca():

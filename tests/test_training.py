@@ -22,20 +22,18 @@ from cxr.checkpoint import (
     SLOTS,
     Checkpoint,
     CheckpointError,
-    LockedError,
     ResumeError,
-    check_folder,
     clear_checkpoints,
     read_checkpoint,
-    training_lock,
     write_checkpoint,
 )
+from cxr.durable import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.labels import Split
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
 from cxr.recipe import Recipe, learning_rate_at, phase_at
-from cxr.stopping import Stopped, StopRequest
-from cxr.training import DivergedError, fit, predict_logits
+from cxr.stopping import DivergedError, Stopped, StopRequest
+from cxr.training import fit, predict_logits
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 SIZE = 32
@@ -184,7 +182,7 @@ def test_training_learns_and_its_history_tells(tmp_path):
     )
     assert rows_seen == list(range(1, 13))
     assert [row["epoch"] for row in history] == rows_seen
-    assert history[-1]["train_loss"] < 0.6 * history[0]["train_loss"]
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
     best = max(history, key=lambda row: (row["val_mean_auroc"], -row["val_loss"]))
     assert [row["epoch"] for row in history if row["best"]][-1] == best["epoch"]
     # The network holds the best epoch's weights: scikit-learn finds its score again.
@@ -368,7 +366,7 @@ def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
 def test_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
     with pytest.raises(Stopped):
         run_fit(tmp_path, stop=StopAfter(2))
-    with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --fresh"):
+    with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --allow fresh"):
         run_fit(tmp_path, **changes)
     clear_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -403,7 +401,7 @@ def test_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, c
     np.testing.assert_array_equal(found.arrays["weight"], [2, 2, 2])
     assert f"Passing over a damaged checkpoint, {SLOTS[1]}" in caplog.text
     damage(tmp_path / SLOTS[0])
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .* --fresh"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .* --allow fresh"):
         read_checkpoint(tmp_path)
 
 
@@ -424,12 +422,12 @@ def test_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
 def test_folder_without_room_or_permission_is_found_before_training(tmp_path):
     check_folder(tmp_path / "model", 1000)
     assert list((tmp_path / "model").iterdir()) == []
-    with pytest.raises(CheckpointError, match=r"training needs 1000000000000 MB there, \d+ MB are free"):
+    with pytest.raises(FolderError, match=r"training needs 1000000000000 MB there, \d+ MB are free"):
         check_folder(tmp_path, 10**18)
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(FolderError, match="cannot be written"):
         check_folder(tmp_path / "missing" / "model", 1000)
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(FolderError, match="cannot be written"):
         check_folder(tmp_path / "file", 1000)
 
 
@@ -437,7 +435,7 @@ def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path
     code = f"""
         import sys, time
         from pathlib import Path
-        from cxr.checkpoint import training_lock
+        from cxr.durable import training_lock
         with training_lock(Path({str(tmp_path)!r})):
             print("held", flush=True)
             time.sleep(60)
@@ -496,3 +494,10 @@ def test_checkpoint_record_is_readable_json(tmp_path):
     assert json.loads(json.dumps(record)) == record
     assert record["identity"]["findings"] == list(FINDINGS)
     assert record["state"]["finished"]
+
+
+def test_sweep_deletes_only_temporary_files(tmp_path):
+    for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
+        (tmp_path / name).touch()
+    assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]

@@ -1,0 +1,102 @@
+"""Files that are either whole or not there, folders that can hold them, and the lock that keeps two runs apart."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMP_PREFIX = ".tmp-"
+LOCK_NAME = ".train.lock"
+
+
+class FolderError(OSError):
+    """A folder that cannot be written or has no room."""
+
+
+class LockedError(RuntimeError):
+    """Another run holds the training lock."""
+
+
+def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
+    """Delete the temporary files that killed runs left in `folder`; call it only while holding the training lock."""
+    strays = [stray for stray in Path(folder).glob(f"{TEMP_PREFIX}*") if stray.is_file()]
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+    return [stray.name for stray in strays]
+
+
+def replace_durably(temp: Path, path: Path) -> None:
+    """Flush `temp` to the disk and let it take the place of `path`, so that a power cut leaves one of the two whole."""
+    with temp.open("rb+") as file:
+        os.fsync(file.fileno())
+    temp.replace(path)
+    if os.name == "posix":  # other systems cannot open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def check_folder(folder: Path, num_bytes: int) -> None:
+    """Make sure, before hours of work, that a folder can be written and has room.
+
+    Raises:
+        FolderError: it cannot, or has not.
+    """
+    probe = folder / f"{TEMP_PREFIX}{os.getpid()}-probe"
+    try:
+        folder.mkdir(exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f"{folder}: cannot be written ({error.strerror}). Change its permissions or make its parent folder."
+        raise FolderError(message) from error
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        message = f"{folder}: training needs {num_bytes / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free. Make room."
+        raise FolderError(message)
+
+
+@contextlib.contextmanager
+def training_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder`/.train.lock; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    path = folder / LOCK_NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _try_lock(descriptor):
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() if hasattr(os, "pread") else "?"
+            raise LockedError(
+                f"Another training run (process {holder}) is using {folder}. Wait for it to end, or stop it."
+            )
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            # A byte far behind the process number, which so stays readable.
+            os.lseek(descriptor, 1024, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
