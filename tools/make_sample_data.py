@@ -1,0 +1,158 @@
+"""Make a data set of synthetic chest radiographs whose findings, and whose places, are known exactly.
+
+    python -m tools.make_sample_data --out sample_out                 # the 840 images that this repository ships
+    python -m tools.make_sample_data --count 10000 --seed 7 --out big # any other set
+
+Writes images/*.png, train-small.csv, val_data.csv, test_data.csv (split by patient) and sample_boxes.csv (NIH's
+BBox_List format: x, y, width, height in the coordinates of a 1024 x 1024 picture). The same seed gives the same set.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from tools.phantom.case import Box, Case, make_case
+from tools.phantom.casemix import NAMES, draw_label_sets
+from tools.phantom.thorax import draw_patient
+
+DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_SEED = 840, 256, 20171113
+# CSV name, share of the images, images that each finding gets at least (share of the split).
+SPLITS = (("train-small.csv", 4 / 7, 0.054), ("val_data.csv", 1 / 7, 0.07), ("test_data.csv", 2 / 7, 0.066))
+FOLLOW_UPS = (0.62, 0.22, 0.10, 0.06)  # share of patients with one, two, three, four examinations
+BOXES_CSV = "sample_boxes.csv"
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One image to be made: everything that, with the seed and the size, determines it."""
+
+    patient: int
+    follow_up: int
+    findings: tuple[str, ...]
+
+    @property
+    def image(self) -> str:
+        return f"{self.patient:08d}_{self.follow_up:03d}.png"
+
+
+def plan_splits(count: int, seed: int) -> dict[str, list[Examination]]:
+    """Draw patients, follow-ups and findings of each split; no patient is in two."""
+    rng = np.random.default_rng([seed, 0])
+    sizes = [round(count * share) for _, share, _ in SPLITS]
+    sizes[0] += count - sum(sizes)
+    visits = [draw_visits(size, rng) for size in sizes]
+    numbers = iter(rng.permutation(sum(map(len, visits))) + 1)
+    plan = {}
+    for (name, _, share), size, patients in zip(SPLITS, sizes, visits, strict=True):
+        labels = iter(draw_label_sets(size, int(np.ceil(share * size)), rng))
+        examinations = [
+            Examination(number, follow_up, next(labels))
+            for number, visit_count in ((int(next(numbers)), visit_count) for visit_count in patients)
+            for follow_up in range(visit_count)
+        ]
+        plan[name] = sorted(examinations, key=lambda examination: examination.image)
+    return plan
+
+
+def draw_visits(images: int, rng: np.random.Generator) -> list[int]:
+    """Draw how many examinations each patient has until there are `images` in all."""
+    visits = []
+    while sum(visits) < images:
+        visits.append(min(int(rng.choice(4, p=FOLLOW_UPS)) + 1, images - sum(visits)))
+    return visits
+
+
+def examine(examination: Examination, seed: int, size: int) -> Case:
+    """Make one image; the patient's body is the same at each follow-up."""
+    patient = draw_patient(np.random.default_rng([seed, 1, examination.patient]))
+    rng = np.random.default_rng([seed, 2, examination.patient, examination.follow_up])
+    return make_case(patient, examination.findings, size, rng)
+
+
+def encode_png(radiograph: np.ndarray) -> bytes:
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED]
+    return cv2.imencode(".png", radiograph, settings)[1].tobytes()
+
+
+def make_file(examination: Examination, seed: int, size: int, folder: Path) -> tuple[Box, ...]:
+    """Make one image and write it; returns its boxes."""
+    cv2.setNumThreads(1)
+    case = examine(examination, seed, size)
+    (folder / examination.image).write_bytes(encode_png(case.radiograph))
+    return case.boxes
+
+
+def split_csv(examinations: list[Examination]) -> str:
+    """The CSV of one split: Image, one 0/1 column per finding, Patientid."""
+    rows = [[e.image, *(int(name in e.findings) for name in NAMES), e.patient] for e in examinations]
+    return as_csv([["Image", *NAMES, "Patientid"], *rows])
+
+
+def boxes_csv(boxes: dict[str, tuple[Box, ...]]) -> str:
+    """All boxes in NIH's BBox_List format."""
+    rows = [
+        [image, box.finding, *(f"{value:g}" for value in (box.x, box.y, box.width, box.height))]
+        for image, found in boxes.items()
+        for box in found
+    ]
+    # NIH's header has one bracketed name for four columns and three empty ones after them.
+    return "Image Index,Finding Label,Bbox [x,y,w,h],,,\n" + as_csv(rows)
+
+
+def as_csv(rows: list) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("sample_out"), help="folder to write to (default: sample_out)")
+    parser.add_argument("--count", type=int, default=DEFAULT_COUNT, help=f"images in all (default: {DEFAULT_COUNT})")
+    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help=f"pixels per side (default: {DEFAULT_SIZE})")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help=f"(default: {DEFAULT_SEED})")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace CSV files that hold something else")
+    args = parser.parse_args()
+    if args.count < 3 or not 64 <= args.size <= 2048 or args.seed < 0 or args.workers < 1:
+        parser.error("expected --count of at least 3, --size from 64 to 2048, --seed >= 0 and --workers >= 1")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    plan = plan_splits(args.count, args.seed)
+    texts = {name: split_csv(examinations) for name, examinations in plan.items()}
+    for name, text in texts.items():
+        path = args.out / name
+        if path.exists() and path.read_text(encoding="utf-8") != text and not args.overwrite:
+            sys.exit(f"{path} exists and holds other data. Choose another --out, or add --overwrite to replace it.")
+    folder = args.out / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    examinations = sorted((e for split in plan.values() for e in split), key=lambda e: e.image)
+    work = partial(make_file, seed=args.seed, size=args.size, folder=folder)
+    with ProcessPoolExecutor(args.workers) as pool:
+        results = pool.map(work, examinations, chunksize=4)
+        found = list(tqdm(results, total=len(examinations), desc="radiographs", unit="image"))
+    boxes = {e.image: found_boxes for e, found_boxes in zip(examinations, found, strict=True)}
+    for name, text in {**texts, BOXES_CSV: boxes_csv(boxes)}.items():
+        (args.out / name).write_text(text, encoding="utf-8", newline="\n")
+    for name, split in plan.items():
+        print(f"{name}: {len(split)} images of {len({e.patient for e in split})} patients, "
+              f"{sum(not e.findings for e in split)} without finding, "
+              f"{min(sum(name in e.findings for e in split) for name in NAMES)} or more of each finding")  # fmt: skip
+    print(f"{BOXES_CSV}: {sum(map(len, found))} boxes; images in {folder}")
+
+
+if __name__ == "__main__":
+    main()
