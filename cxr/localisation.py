@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
-AREA_GRID = 256  # cells per side on which areas are counted; one is 4 pixels of NIH's picture
+AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
 NUM_RANDOM_MAPS = 20  # random maps per case behind the control
 RANDOM_BLUR = 1.0  # standard deviation, in cells, of the blur that makes a random map as smooth as a heatmap

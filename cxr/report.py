@@ -1,0 +1,137 @@
+"""Write what an evaluation found: metrics.json, predictions.csv, history.csv, figures, and one report.html.
+
+Owns the files and their content. The numbers come from metrics and localisation, the pictures from figures and
+finding_panels, the page from report_page; heatmap overlays arrive as finished pictures.
+"""
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+from matplotlib.figure import Figure
+
+from cxr import figures, finding_panels
+from cxr.calibration import Calibration
+from cxr.localisation import Localisation
+from cxr.metrics import THRESHOLD_RULE, Confusion, Evaluation, Predictions
+from cxr.report_page import GalleryPicture, RunRecord, render_page
+
+FIGURE_DPI = 150
+
+
+def write_report(
+    directory: Path | str,
+    evaluation: Evaluation,
+    predictions: Predictions,
+    run: RunRecord,
+    calibration: Calibration | None = None,
+    localisation: Localisation | None = None,
+    gallery: Sequence[GalleryPicture] = (),
+) -> Path:
+    """Write the report of one evaluated split and return the path of report.html.
+
+    Each file is replaced as a whole; report.html comes last. An existing folder is used and files of other names in it
+    are left alone.
+
+    Raises: OSError where the folder cannot be written.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    _replace(directory / "metrics.json", metrics_json(evaluation, run, calibration, localisation).encode())
+    probabilities = pandas.DataFrame(predictions.probabilities, columns=list(predictions.findings))
+    probabilities.insert(0, "Image", list(predictions.images))
+    _replace(directory / "predictions.csv", probabilities.to_csv(index=False, float_format="%.6g").encode())
+    epochs = pandas.DataFrame({name: list(values) for name, values in run.history.items()})
+    if "epoch" not in epochs:
+        epochs.insert(0, "epoch", np.arange(1, len(epochs) + 1))
+    _replace(directory / "history.csv", epochs.to_csv(index=False).encode())
+
+    pictures = {}
+    for name, figure in draw_figures(evaluation, predictions, run, calibration).items():
+        pictures[name] = _png(figure)
+        _replace(directory / f"{name}.png", pictures[name])
+    page = render_page(evaluation, run, pictures, localisation, gallery)
+    _replace(directory / "report.html", page.encode())
+    return directory / "report.html"
+
+
+def draw_figures(
+    evaluation: Evaluation, predictions: Predictions, run: RunRecord, calibration: Calibration | None
+) -> dict[str, Figure]:
+    """Draw every figure of the report, by file name without ending."""
+    drawn = {
+        "intervals": figures.draw_intervals(evaluation),
+        "history": figures.draw_history(run.history),
+        "roc": finding_panels.draw_roc(predictions, evaluation),
+        "precision_recall": finding_panels.draw_precision_recall(predictions, evaluation),
+        "confusion_default": finding_panels.draw_confusions(evaluation, chosen=False),
+        "confusion_chosen": finding_panels.draw_confusions(evaluation, chosen=True),
+        "reliability": figures.draw_reliability(predictions, calibration),
+    }
+    if run.splits:
+        drawn["cooccurrence"] = figures.draw_cooccurrence(run.splits[0].labels, run.splits[0].findings)
+    return drawn
+
+
+def metrics_json(
+    evaluation: Evaluation,
+    run: RunRecord,
+    calibration: Calibration | None = None,
+    localisation: Localisation | None = None,
+) -> str:
+    """Return all numbers as JSON; what is undefined is null."""
+    content = {
+        "run": run.name,
+        "created": run.created,
+        "evaluation": evaluation,
+        "threshold_rule": THRESHOLD_RULE,
+        "calibration": calibration,
+        "localisation": localisation,
+        "settings": run.settings,
+        "versions": run.versions,
+    }
+    return json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Turn records, arrays and numbers into what JSON holds; NaN and infinity become None."""
+    if dataclasses.is_dataclass(value):
+        content = {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        if isinstance(value, Confusion):
+            content |= {rate: plain(getattr(value, rate)) for rate in ("sensitivity", "specificity", "precision", "f1")}
+        return content
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=FIGURE_DPI)
+    return buffer.getvalue()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file as a whole: readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

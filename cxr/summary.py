@@ -1,0 +1,72 @@
+"""An evaluation in words and figures: the table for the terminal, lines per image, and how numbers are written."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr.metrics import Confusion, Evaluation
+from cxr.ranking import Estimate
+
+
+def terminal_table(evaluation: Evaluation) -> str:
+    """Return the evaluation as text of at most 110 columns."""
+    width = max([len("Finding"), *(len(row.finding) for row in evaluation.findings)])
+    head = f"{'Finding':{width}}    n+  AUROC [95 %]        AP    | at 0.5: sens  spec    F1 | chosen: sens  spec    F1"
+    lines = [head, "-" * len(head)]
+    for row in evaluation.findings:
+        default, chosen = row.at_default, row.at_chosen
+        ranking = f"{row.support:5d}  {interval(row.auroc):19} {number(row.average_precision.value):5}"
+        decisions = f"     {_rates(default)} | >={chosen.threshold:4.2f} {_rates(chosen)}"
+        lines.append(f"{row.finding:{width}} {ranking} | {decisions}")
+    lines.append("-" * len(head))
+    count = f"over {evaluation.num_defined} of {len(evaluation.findings)} findings"
+    size = f"{evaluation.num_images} images, {evaluation.num_patients} patients"
+    lines.append(f"mean AUROC {interval(evaluation.mean_auroc)} {count}; {size}")
+    lines.append(
+        f"accuracy   {number(evaluation.accuracy, 3)} at 0.5, {number(evaluation.accuracy_chosen, 3)} at the chosen "
+        f"thresholds; always answering no: {number(evaluation.baseline_accuracy, 3)}"
+    )
+    calibrated = f", {number(evaluation.calibrated.loss, 3)} calibrated" if evaluation.calibrated else ""
+    lines.append(
+        f"loss       {number(evaluation.stated.loss, 3)}{calibrated}; always stating the prevalence: "
+        f"{number(evaluation.baseline_loss, 3)}"
+    )
+    return "\n".join(lines)
+
+
+def describe_predictions(
+    images: Sequence[str],
+    probabilities: np.ndarray,
+    findings: Sequence[str],
+    thresholds: float | Sequence[float] = 0.5,
+) -> list[str]:
+    """Return a line per image with the findings at or above the threshold, most probable first.
+
+    Args:
+        probabilities: (n, findings).
+        thresholds: one for all findings or one each.
+    """
+    width = max((len(image) for image in images), default=0)
+    lines = []
+    for image, row in zip(images, np.asarray(probabilities), strict=True):
+        order = np.argsort(-row, kind="stable")
+        predicted = [findings[k] for k in order if row[k] >= np.broadcast_to(thresholds, row.shape)[k]]
+        lines.append(f"{image:{width}}  {predicted}")
+    return lines
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Format a number; "n/a" where it is undefined."""
+    return "n/a" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def interval(estimate: Estimate, digits: int = 2) -> str:
+    """Format an estimate as "0.85 [0.77, 0.92]"; without brackets where there is no interval."""
+    if not math.isfinite(estimate.low):
+        return number(estimate.value, digits)
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def _rates(confusion: Confusion) -> str:
+    return "  ".join(f"{number(rate):>4}" for rate in (confusion.sensitivity, confusion.specificity, confusion.f1))
