@@ -118,11 +118,13 @@ def _bar(estimate: Estimate, start: float, chance: float) -> dict[str, float] | 
 
 def _data_rows(splits: Sequence[Split]) -> list[tuple[str, list[str]]]:
     """Return (name, one cell per split): images, patients, then positives per finding, with blanks where there are."""
+    if not splits:
+        return []
     rows = [
         ("Images", [f"{len(split.images):,}" for split in splits]),
         ("Patients", [f"{len(set(split.patients)):,}" for split in splits]),
     ]
-    for k, finding in enumerate(splits[0].findings if splits else ()):
+    for k, finding in enumerate(splits[0].findings):
         cells = []
         for split in splits:
             num_blank = int(np.isnan(split.labels[:, k]).sum())
