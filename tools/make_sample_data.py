@@ -19,8 +19,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from cxr.progress import Progress
 from tools.phantom.case import Box, Case, make_case
 from tools.phantom.casemix import NAMES, draw_label_sets
 from tools.phantom.thorax import draw_patient
@@ -142,8 +142,10 @@ def main() -> None:
     examinations = sorted((e for split in plan.values() for e in split), key=lambda e: e.image)
     work = partial(make_file, seed=args.seed, size=args.size, folder=folder)
     with ProcessPoolExecutor(args.workers) as pool:
-        results = pool.map(work, examinations, chunksize=4)
-        found = list(tqdm(results, total=len(examinations), desc="radiographs", unit="image"))
+        progress, found = Progress("radiographs", len(examinations)), []
+        for boxes_of_one in pool.map(work, examinations, chunksize=4):
+            found.append(boxes_of_one)
+            progress.show(len(found))
     boxes = {e.image: found_boxes for e, found_boxes in zip(examinations, found, strict=True)}
     for name, text in {**texts, BOXES_CSV: boxes_csv(boxes)}.items():
         (args.out / name).write_text(text, encoding="utf-8", newline="\n")
