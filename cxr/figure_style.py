@@ -12,7 +12,7 @@ BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]
 GREY = "#5f6b76"
 LIGHT_GREY = "#d5dadf"
 INK = "#1c2733"
-DARK_SHADE = 0.6  # share of the colour scale from which white figures read better than dark ones
+DARK_SHADE = 0.66  # share of the colour scale from which white figures read better than dark ones
 WIDTH = 10.0  # inches; the pictures are shown about 1000 CSS pixels wide
 
 

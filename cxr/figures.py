@@ -59,7 +59,7 @@ def draw_intervals(evaluation: Evaluation) -> Figure:
 
 
 def draw_history(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw `loss` and `val_loss`, and `val_mean_auroc`, by epoch; a panel without values says so."""
+    """Draw `loss` and `val_loss`, and `val_mean_auroc`, by epoch; NaN and None are gaps, an empty panel says so."""
     figure = new_figure(3.4)
     for axes, series, name in zip(
         figure.subplots(1, 2),
@@ -82,6 +82,7 @@ def draw_history(history: Mapping[str, Sequence[float]]) -> Figure:
         ]
         if not any(drawn):
             say(axes, "not recorded")
+            axes.set(xticks=[], yticks=[])
             continue
         if name == "Mean AUROC":
             _mark_best(axes, np.asarray(history["val_mean_auroc"], dtype=float))

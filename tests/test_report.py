@@ -287,8 +287,14 @@ def test_report_without_splits_calibration_or_history_says_so(tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     "history",
-    [{}, {"loss": []}, {"loss": [float("nan")] * 2, "val_mean_auroc": [float("nan")] * 2}, {"val_mean_auroc": [0.5]}],
-    ids=["none", "empty", "all NaN", "one epoch"],
+    [
+        {},
+        {"loss": []},
+        {"loss": [float("nan")] * 2, "val_mean_auroc": [float("nan")] * 2},
+        {"val_mean_auroc": [0.5]},
+        {"val_mean_auroc": [None, 0.5]},
+    ],
+    ids=["none", "empty", "all NaN", "one epoch", "None"],
 )
 def test_history_renders_what_there_is(history):
     assert render(figures.draw_history(history)).min() < 128
