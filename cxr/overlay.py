@@ -11,6 +11,8 @@ import numpy as np
 from cxr.colormap import inferno
 
 OPACITY = 0.6  # of the colour at a map's peak; the anatomy below stays visible
+LEGEND_GREY = 96  # 0-255, about that of soft tissue
+JPEG_QUALITY = 90  # percent; no visible blocks, a fifth of the bytes of a PNG
 
 
 def upsample_heatmap(heatmap: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -70,3 +72,24 @@ def _blended_colours(opacity: float) -> np.ndarray:
 def encode_png(picture: np.ndarray) -> bytes:
     """Encode uint8 (height, width) grey or (height, width, 3) RGB as PNG."""
     return cv2.imencode(".png", picture if picture.ndim == 2 else picture[:, :, ::-1])[1].tobytes()
+
+
+def fit_for_display(radiograph: np.ndarray, max_side: int) -> np.ndarray:
+    """Shrink a radiograph, uint8 (height, width), until no side is longer than `max_side`; never enlarge it."""
+    height, width = radiograph.shape
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return radiograph
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(radiograph, size, interpolation=cv2.INTER_AREA)
+
+
+def draw_legend(height: int, width: int) -> np.ndarray:
+    """Draw the colour scale as it looks on grey, from no heat to the peak: uint8 (height, width, 3), RGB."""
+    return overlay_heatmap(np.full((height, width), LEGEND_GREY, np.uint8), np.linspace(0, 1, 64)[np.newaxis])
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    """Encode uint8 (height, width) grey or (height, width, 3) RGB as JPEG, for pages."""
+    pixels = picture if picture.ndim == 2 else picture[:, :, ::-1]
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

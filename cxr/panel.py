@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr.colormap import inferno
 from cxr.modelinfo import ModelInfo
+from cxr.overlay import draw_legend
 
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
 ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same
@@ -115,7 +115,7 @@ def _draw_footer(page: _Page, info: ModelInfo) -> None:
     top = page.height - FOOTER + 0.18
     bar = page.axes(MARGIN, top, 1.6, 0.13)
     bar.set_axis_off()
-    bar.imshow(inferno()[np.newaxis], aspect="auto")
+    bar.imshow(draw_legend(20, 256), aspect="auto")
     page.text(
         MARGIN + 1.75,
         top - 0.03,
