@@ -96,6 +96,8 @@ def test_box_mask_takes_cells_by_their_centre():
     expected = np.zeros((4, 4), dtype=bool)
     expected[2, 1:3] = True
     assert (box_mask([box], (4, 4)) == expected).all()
+    # A narrow box around the centre of cell (1, 1), which is at 3/8, holds that cell alone.
+    assert np.argwhere(box_mask([Box("a", "Mass", 0.3, 0.3, 0.1, 0.1)], (4, 4))).tolist() == [[1, 1]]
     # A box that holds no centre holds no cell; the union of two boxes counts a cell once.
     assert not box_mask([Box("a", "Mass", 0.26, 0.26, 0.1, 0.1)], (4, 4)).any()
     assert box_mask([box, box], (4, 4)).sum() == 2

@@ -280,6 +280,16 @@ def test_calibration_recovers_a_known_temperature_and_shift(temperature, shift):
     assert_allclose(calibration.biases, -shift / temperature, atol=0.08)
 
 
+def test_calibration_follows_findings_that_differ():
+    rng = np.random.default_rng(0)
+    true_logits = rng.normal(-1.0, 1.5, (20_000, 2))
+    labels = (rng.random(true_logits.shape) < sigmoid(true_logits)).astype(np.float32)
+    temperatures, shifts = np.array([3.0, 0.8]), np.array([-4.0, -1.0])
+    calibration = fit_calibration(labels, true_logits * temperatures + shifts)
+    assert_allclose(calibration.slopes, 1 / temperatures, rtol=0.06)
+    assert_allclose(calibration.biases, -shifts / temperatures, rtol=0.08)
+
+
 def test_calibration_improves_unseen_loss_on_a_small_split():
     rng = np.random.default_rng(1)
     prevalence_logits = np.linspace(-3.5, -1.0, 14)
