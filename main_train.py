@@ -4,18 +4,49 @@ python main_train.py                                # check the data beside this
 python main_train.py --check                        # only check the CSVs and that the images are there
 python main_train.py --check deep                   # the same, and decode every image
 python main_train.py --train-csv a.csv --val-csv b.csv --test-csv c.csv --image-dir xrays --findings Edema,Hernia
+python main_train.py --weights none --image-size 224 --epochs 60
 
-Exit codes: 0 done, 2 bad arguments or data, 3 a file or folder is missing or cannot be read.
+A run that was stopped or killed goes on where it was when the same command is given again.
+Exit codes: 0 done, 2 bad arguments or data, 3 a file or folder is missing, full or cannot be used, 4 the training
+diverged, 5 another run is going on, 130 stopped with Ctrl-C, 143 stopped with SIGTERM.
 """
 
 import argparse
+import dataclasses
+import logging
+import os
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cxr.cache import CachedSplit, cache_split
+from cxr.checkpoint import ResumeError, clear_checkpoints
 from cxr.checks import DataCheck, check_splits
+from cxr.durable import LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.history import History, epoch_line, epoch_logger
+from cxr.images import ImageError
+from cxr.labels import LabelError
+from cxr.localisation import Box, BoxError, read_boxes
+from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.recipe import Recipe
+from cxr.stopping import DivergedError, Stopped, StopRequest
+from cxr.terminal import SayHandler, fail, quiet_stderr, say
+
+if TYPE_CHECKING:
+    import keras
 
 PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any current directory
-ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank")
+MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
+START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
+CHECKPOINT_DIR = PROJECT_DIR / "model" / "checkpoints"
+NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
+RATE_FROM_NONE, RATE_PRETRAINED = 1e-3, 2e-4
+HEAD_EPOCHS = 2  # with the backbone frozen, for pretrained weights
+NUM_SHOWN = 10  # test images whose predictions are printed
+ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
 
 
 def comma_separated(text: str) -> list[str]:
@@ -66,7 +97,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=[],
         help="accept what otherwise stops the run: leakage (a patient in two splits: scores will be too good), "
         "missing (rows without image file are left out, up to 1 %% of a split), blank (an empty label is left out of "
-        "loss and metrics), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 means)",
+        "loss and metrics), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 means), fresh (an "
+        "unfinished run is thrown away)",
     )
     data.add_argument(
         "--check",
@@ -75,7 +107,60 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=("files", "deep"),
         help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
     )
+    add_training_flags(parser)
     return parser.parse_args(argv)
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the training itself."""
+    training = parser.add_argument_group("training")
+    rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
+    numbers = (
+        ("--image-size", "PIXELS", number(int, 32, 1024), 160, "side of the model input (default: 160)"),
+        ("--batch-size", "N", number(int, 1), 16, "images per training step (default: 16)"),
+        ("--epochs", "N", number(int, 1), 30, "passes over the training images (default: 30)"),
+        ("--learning-rate", "RATE", number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
+        ("--seed", "N", number(int, 0), 0, "same seed, same metrics (default: 0)"),
+    )
+    for flag, metavar, kind, default, help_text in numbers:
+        training.add_argument(flag, type=kind, metavar=metavar, default=default, help=help_text)
+    training.add_argument(
+        "--loss",
+        choices=("bce", "weighted"),
+        default="bce",
+        help="binary cross-entropy, plain or with each finding's positives weighed up (default: bce)",
+    )
+    training.add_argument(
+        "--weights",
+        metavar="START",
+        default="imagenet",
+        help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, or a weights file "
+        "(default: imagenet)",
+    )
+    training.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="boxes in NIH's BBox_List format, to score the heatmaps on the test split "
+        "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
+    )
+
+
+def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """Make a converter for argparse that takes numbers from `low` to `high`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            article = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {article} {limits}; received {text!r}")
+        return value
+
+    return convert
 
 
 def check_data(args: argparse.Namespace) -> DataCheck:
@@ -98,16 +183,162 @@ def check_data(args: argparse.Namespace) -> DataCheck:
     )
 
 
+def run(args: argparse.Namespace, data: DataCheck) -> None:
+    """Run the story from checked data to the report."""
+    check_folder(MODEL_PATH.parent, NEEDED_BYTES)
+    with training_lock(MODEL_PATH.parent):
+        sweep_temp_files(MODEL_PATH.parent)
+        if "fresh" in args.allow:
+            clear_checkpoints(CHECKPOINT_DIR)
+        boxes = read_boxes(args.boxes) if args.boxes else default_boxes(args)
+        cached = {
+            name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
+            for name, split in data.splits.items()
+        }
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        with quiet_stderr():
+            import keras  # takes seconds, which a check of the data need not wait for
+
+            keras.ops.zeros(1)  # the first use of the device has its own lines to print
+        network, history = train(args, cached)
+        info = save(network, cached, history, leakage=any(data.shared_patients.values()))
+        evaluate_and_report(args, cached, network, info, history, boxes)
+        clear_checkpoints(CHECKPOINT_DIR)
+
+
+def train(args: argparse.Namespace, cached: dict[str, CachedSplit]) -> tuple["keras.Model", History]:
+    """Build and train the network; return it with its best weights, and the run's history."""
+    import keras
+
+    from cxr.network import SMALL_DATA_MOMENTUM, build_network, choose_precision
+    from cxr.packing import in_float32
+    from cxr.training import fit
+    from cxr.weights import load_start_weights
+
+    findings, precision = cached["train"].split.findings, choose_precision()
+    keras.utils.set_random_seed(args.seed)
+    network = build_network(findings, args.image_size, SMALL_DATA_MOMENTUM, precision)
+    start = load_start_weights(network, findings, args.weights, START_WEIGHTS_PATH)
+    if start.note:
+        say(start.note)
+    recipe = choose_recipe(args, start.pretrained, start.origin, precision)
+    say(f"Training on {keras.backend.backend()} in {precision} from {start.origin}, {recipe.epochs} epochs.")
+    log = epoch_logger(PROJECT_DIR / "logs")
+
+    def on_epoch(rows: list[dict]) -> None:
+        say(epoch_line(rows[-1], recipe.epochs))
+        log(rows)
+
+    with StopRequest() as stop:
+        history = fit(network, cached["train"], cached["val"], recipe, CHECKPOINT_DIR, stop, on_epoch)
+    return in_float32(network, findings, args.image_size), History(recipe, history)
+
+
+def save(network: "keras.Model", cached: dict[str, CachedSplit], history: History, leakage: bool) -> ModelInfo:
+    """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
+    from cxr.modelfile import save_model
+    from cxr.packing import describe_model, library_versions
+
+    settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
+    origin = history.recipe.weights_origin
+    info = describe_model(network, cached, weights_origin=origin, settings=settings, leakage=leakage)
+    info = save_model(network, info, MODEL_PATH)
+    say(f"Saved {MODEL_PATH} ({MODEL_PATH.stat().st_size / 1e6:.1f} MB).")
+    return info
+
+
+def evaluate_and_report(
+    args: argparse.Namespace,
+    cached: dict[str, CachedSplit],
+    network: "keras.Model",
+    info: ModelInfo,
+    history: History,
+    boxes: Sequence[Box],
+) -> None:
+    """Evaluate the test split, write its numbers into the model file, and write and print the report."""
+    from cxr.evaluation import evaluate_test, summarise
+    from cxr.gallery import make_gallery
+    from cxr.modelfile import save_model
+    from cxr.packing import describe_run
+    from cxr.report import write_report
+    from cxr.summary import describe_predictions, terminal_table
+    from gradcam import heatmaps
+
+    test = cached["test"]
+    results = evaluate_test(network, info, test, boxes, heatmaps, args.seed)
+    info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
+    predictions = results.predictions
+    gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
+    splits = [one.split for one in cached.values()]
+    record = describe_run(datetime.now().strftime("%Y-%m-%d_%H%M%S"), info, history, splits)
+    page = write_report(
+        PROJECT_DIR / "reports" / record.name,
+        results.evaluation,
+        predictions,
+        record,
+        results.calibration,
+        results.localisation,
+        gallery,
+    )
+    say(terminal_table(results.evaluation))
+    shown = slice(0, NUM_SHOWN)
+    for line in describe_predictions(predictions.images[shown], predictions.probabilities[shown], info.findings):
+        say(line)
+    say(f"Report: {page}")
+
+
+def choose_recipe(args: argparse.Namespace, pretrained: bool, origin: str, precision: str) -> Recipe:
+    """Turn flags into a recipe; pretrained weights get the head first and a lower rate."""
+    rate = RATE_PRETRAINED if pretrained else RATE_FROM_NONE
+    return Recipe(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate or rate,
+        loss=args.loss,
+        seed=args.seed,
+        head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if pretrained else 0,
+        weights_origin=origin,
+        precision=precision,
+    )
+
+
+def default_boxes(args: argparse.Namespace) -> Sequence[Box]:
+    """Read the sample's boxes where the test split is the sample's."""
+    path = PROJECT_DIR / "sample_boxes.csv"
+    return read_boxes(path) if args.test_csv == PROJECT_DIR / "test_data.csv" and path.is_file() else ()
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parse_args(argv)
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    logging.basicConfig(handlers=[SayHandler()], level=logging.INFO, force=True)
     data = check_data(args)
-    print(data.as_text())
+    say(data.as_text())
     if data.faults or args.check:
         return data.exit_code
-    print("Training is not part of this version yet: the data was checked, no model was made.")
+    try:
+        run(args, data)
+    except (BoxError, ImageError, LabelError, ModelFileError, ResumeError) as error:
+        return fail(error, 2)
+    except DivergedError as error:
+        return fail(error, 4)
+    except LockedError as error:
+        return fail(error, 5)
+    except Stopped as stopped:
+        return fail("Stopped; the same command goes on from here.", stopped.exit_code)
+    except KeyboardInterrupt:
+        return fail("Stopped.", 130)
+    except OSError as error:
+        return fail(error, 3)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+            return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)
+        raise
     return 0
 
 

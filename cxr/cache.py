@@ -46,6 +46,12 @@ class CachedSplit:
     def __len__(self) -> int:
         return len(self.split.images)
 
+    def select(self, rows: np.ndarray) -> "CachedSplit":
+        """Return the split of the given row numbers, in rising order."""
+        keep = np.zeros(len(self), bool)
+        keep[rows] = True
+        return CachedSplit(self.split.select(keep), self.model_inputs[keep], f"{self.fingerprint}, {len(rows)} rows")
+
 
 def cache_split(
     split: Split, image_dir: str | os.PathLike, image_size: int, cache_dir: str | os.PathLike

@@ -55,7 +55,12 @@ class RunState:
     finished: bool = False
 
 
-def predict_logits(
+def layer_output(network: keras.Model, name: str) -> keras.Model:
+    """Return the part of the network that ends at the named layer."""
+    return keras.Model(network.input, network.get_layer(name).output)
+
+
+def predict_split(
     network: keras.Model, cached: CachedSplit, batch_size: int, between_batches: Callable[[], None] = lambda: None
 ) -> np.ndarray:
     """Predict a whole split in its order, never augmented.
@@ -120,7 +125,7 @@ def fit(
     identity = dataclasses.asdict(recipe)
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
-    logits = keras.Model(network.input, network.get_layer("logits").output)
+    logits = layer_output(network, "logits")
     batches = RadiographBatches(train, recipe.batch_size, training=True, seed=recipe.seed)
     run = _Run(network, logits, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
     _resume(run)
@@ -211,7 +216,7 @@ def _pause(run: _Run, stop: StopRequest) -> None:
 def _end_epoch(run: _Run, stop: StopRequest) -> None:
     """Validate, keep the weights if they are the best, write the history row and go on to the next epoch."""
     state, recipe = run.state, run.recipe
-    logits = predict_logits(run.logits, run.val, 2 * recipe.batch_size, lambda: _pause(run, stop))
+    logits = predict_split(run.logits, run.val, 2 * recipe.batch_size, lambda: _pause(run, stop))
     weights = run.network.get_weights()
     if not (np.isfinite(logits).all() and all(np.isfinite(weight).all() for weight in weights)):
         raise DivergedError(

@@ -10,6 +10,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -30,9 +31,24 @@ DOWNLOAD_SECONDS = 300  # 29 MB at 100 kB/s
 ORIGIN_ATTRIBUTE = "cxr_weights_origin"
 
 
+@dataclass(frozen=True)
+class StartWeights:
+    """Where a network's weights came from.
+
+    Attributes:
+        origin: in words, for ModelInfo.
+        pretrained: False for random weights.
+        note: a line for the user where they are not what was asked for, else "".
+    """
+
+    origin: str
+    pretrained: bool
+    note: str = ""
+
+
 def load_start_weights(
     model: keras.Model, findings: Sequence[str], source: str, fallback: str | os.PathLike | None = None
-) -> tuple[str, str]:
+) -> StartWeights:
     """Give the model the weights that `--weights` asks for.
 
     Args:
@@ -40,25 +56,26 @@ def load_start_weights(
         findings: the model's; a model file with the same findings gives its head too.
         source: "imagenet", "none", or the path of a weights or model file.
         fallback: weights file that takes ImageNet's place where that cannot be fetched.
-    Returns: the origin for ModelInfo, and a line for the user where it is not what was asked for (else "").
     Raises:
         ModelFileError: the file at `source` is missing, damaged or does not fit.
     """
     if source == "none":
-        return "none (random)", ""
+        return StartWeights("none (random)", pretrained=False)
     if source != "imagenet":
-        return _load_file(model, findings, Path(source)), ""
+        return StartWeights(_load_file(model, findings, Path(source)), pretrained=True)
     try:
         path = fetch_imagenet_weights()
     except OSError as error:
         reason = f"ImageNet weights could not be fetched ({error})"
     else:
         _load_file(model, findings, path)
-        return "ImageNet (keras.applications)", ""
+        return StartWeights("ImageNet (keras.applications)", pretrained=True)
     if fallback is not None and Path(fallback).is_file():
         origin = _load_file(model, findings, Path(fallback))
-        return origin, f"{reason}; starting from {fallback} instead: {origin}."
-    return "none (random; ImageNet weights could not be fetched)", f"{reason}; starting from random weights instead."
+        note = f"{reason}; starting from {fallback} instead: {origin}."
+        return StartWeights(origin, pretrained=True, note=note)
+    note = f"{reason}; starting from random weights instead."
+    return StartWeights("none (random; ImageNet weights could not be fetched)", pretrained=False, note=note)
 
 
 def fetch_imagenet_weights() -> Path:

@@ -13,7 +13,7 @@ from cxr import weights
 from cxr.modelfile import save_model
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.network import IMAGENET_MEAN, build_network
-from cxr.weights import load_start_weights, save_start_weights
+from cxr.weights import StartWeights, load_start_weights, save_start_weights
 
 FINDINGS = ("Mass", "Nodule", "Edema")
 SIZE = 32
@@ -93,8 +93,7 @@ def test_half_precision_file_restores_the_backbone(network, other, tmp_path):
     randomise(network, 3)
     save_start_weights(network, tmp_path / "start.h5", "a test")
     head = other.get_layer("logits").get_weights()
-    origin, line = load_start_weights(other, FINDINGS, str(tmp_path / "start.h5"))
-    assert (origin, line) == ("a test", "")
+    assert load_start_weights(other, FINDINGS, str(tmp_path / "start.h5")) == StartWeights("a test", pretrained=True)
     assert_same_backbone(other, backbone_weights(network), rtol=2**-11)  # float16 keeps 11 bits
     np.testing.assert_array_equal(other.get_layer("logits").get_weights()[0], head[0])
     assert (tmp_path / "start.h5").stat().st_size <= 15e6
@@ -116,8 +115,8 @@ def test_own_model_file_gives_backbone_and_head_of_the_same_findings(network, ot
     randomise(other, 6)
     save_model(network, ModelInfo(FINDINGS, SIZE, weights_origin="none"), tmp_path / "model.h5")
     assert (tmp_path / "model.h5").stat().st_size < 29.8e6  # the other 0.2 MB are for the feature statistics
-    origin, _ = load_start_weights(other, findings, str(tmp_path / "model.h5"))
-    assert origin == "model.h5: none, then trained"
+    start = load_start_weights(other, findings, str(tmp_path / "model.h5"))
+    assert start.origin == "model.h5: none, then trained"
     assert_same_backbone(other, backbone_weights(network))
     same_head = np.array_equal(other.get_layer("logits").get_weights()[0], network.get_layer("logits").get_weights()[0])
     assert same_head == (findings == FINDINGS)
@@ -149,8 +148,8 @@ def test_keras_files_of_any_age_load_by_name_or_order(network, other, tmp_path, 
             one.attrs["weight_names"] = [name.encode() for name in names]
             for name, weight in zip(names, layer.get_weights(), strict=True):
                 one.create_dataset(name, data=weight)
-    origin, _ = load_start_weights(other, FINDINGS, str(tmp_path / "notop.h5"))
-    assert origin == "file notop.h5"
+    start = load_start_weights(other, FINDINGS, str(tmp_path / "notop.h5"))
+    assert start.origin == "file notop.h5"
     assert_same_backbone(other, backbone_weights(network))
 
 
@@ -220,16 +219,19 @@ def test_imagenet_without_network_falls_back_and_says_so(network, other, tmp_pat
     monkeypatch.setattr(weights, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(weights.urllib.request, "urlopen", network_fault)
     start = time.monotonic()
-    origin, line = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
+    start_weights = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
     assert time.monotonic() - start < 3
-    assert origin == "none (random; ImageNet weights could not be fetched)"
-    assert line == f"ImageNet weights could not be fetched ({reason}); starting from random weights instead."
+    assert start_weights == StartWeights(
+        "none (random; ImageNet weights could not be fetched)",
+        pretrained=False,
+        note=f"ImageNet weights could not be fetched ({reason}); starting from random weights instead.",
+    )
 
     randomise(network, 10)
     save_start_weights(network, tmp_path / "start.h5", "synthetic radiographs")
-    origin, line = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "start.h5")
-    assert origin == "synthetic radiographs"
-    assert line.endswith("start.h5 instead: synthetic radiographs.")
+    start_weights = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "start.h5")
+    assert (start_weights.origin, start_weights.pretrained) == ("synthetic radiographs", True)
+    assert start_weights.note.endswith("start.h5 instead: synthetic radiographs.")
     assert_same_backbone(other, backbone_weights(network), rtol=2**-11)
 
 
@@ -247,16 +249,16 @@ def test_imagenet_download_is_checked_and_kept(network, other, tmp_path, monkeyp
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(weights.urllib.request, "urlopen", serve)
-    _, line = load_start_weights(other, FINDINGS, "imagenet")
-    assert "the download has another checksum" in line
+    assert "the download has another checksum" in load_start_weights(other, FINDINGS, "imagenet").note
     monkeypatch.setattr(weights, "IMAGENET_MD5", weights._md5(content))
     for _ in range(2):  # the second time from the cache
-        assert load_start_weights(other, FINDINGS, "imagenet") == ("ImageNet (keras.applications)", "")
+        expected = StartWeights("ImageNet (keras.applications)", pretrained=True)
+        assert load_start_weights(other, FINDINGS, "imagenet") == expected
     assert len(calls) == 2
     assert_same_backbone(other, backbone_weights(network), rtol=2**-11)
 
 
 def test_none_changes_nothing(other):
     before = backbone_weights(other)
-    assert load_start_weights(other, FINDINGS, "none") == ("none (random)", "")
+    assert load_start_weights(other, FINDINGS, "none") == StartWeights("none (random)", pretrained=False)
     assert_same_backbone(other, before)

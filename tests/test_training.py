@@ -33,7 +33,7 @@ from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
 from cxr.recipe import Recipe, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
-from cxr.training import fit, predict_logits
+from cxr.training import fit, predict_split
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 SIZE = 32
@@ -186,7 +186,7 @@ def test_training_learns_and_its_history_tells(tmp_path):
     best = max(history, key=lambda row: (row["val_mean_auroc"], -row["val_loss"]))
     assert [row["epoch"] for row in history if row["best"]][-1] == best["epoch"]
     # The network holds the best epoch's weights: scikit-learn finds its score again.
-    logits = predict_logits(
+    logits = predict_split(
         keras.Model(network.input, network.get_layer("logits").output), VAL, batch_size=4
     )  # 9 rows: the last batch is padded
     np.testing.assert_allclose(
@@ -345,8 +345,8 @@ def test_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypat
 
 
 def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
-    real = training.predict_logits
-    monkeypatch.setattr(training, "predict_logits", lambda *args: real(*args) * NAN)
+    real = training.predict_split
+    monkeypatch.setattr(training, "predict_split", lambda *args: real(*args) * NAN)
     with pytest.raises(DivergedError, match="Epoch 1: validation logits or weights are not finite"):
         run_fit(tmp_path)
     assert read_checkpoint(tmp_path) is None

@@ -1,0 +1,87 @@
+"""A trained network over the test split: predictions, numbers, localisation, and the cases for the report's gallery."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from cxr.cache import CachedSplit
+from cxr.calibration import Calibration
+from cxr.gallery import choose_cases
+from cxr.localisation import Box, Localisation, localise
+from cxr.metrics import Evaluation, Predictions, evaluate
+from cxr.modelinfo import ModelInfo
+from cxr.training import layer_output, predict_split
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class TestResults:
+    """What was found on the test split.
+
+    Attributes:
+        localisation: None without boxes.
+        cases: (row, finding) pairs for the gallery.
+        case_heatmaps: (h, w) of each case's finding.
+    """
+
+    predictions: Predictions
+    evaluation: Evaluation
+    calibration: Calibration
+    localisation: Localisation | None
+    cases: list[tuple[int, int]]
+    case_heatmaps: list[np.ndarray]
+
+
+def evaluate_test(
+    network: keras.Model,
+    info: ModelInfo,
+    test: CachedSplit,
+    boxes: Sequence[Box],
+    heatmaps: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+) -> TestResults:
+    """Predict and evaluate the test split; heatmaps only where a box or the gallery wants one.
+
+    Args:
+        network: in float32, with the weights that `info` describes.
+        boxes: of any images; those outside the split are only counted.
+        heatmaps: features (n, h, w, c) and head kernel (c, findings) -> (n, findings, h, w).
+        seed: of the bootstrap and the random maps.
+    """
+    split = test.split
+    logits = predict_split(layer_output(network, "logits"), test, BATCH_SIZE)
+    predictions = Predictions(split.images, split.patients, info.findings, split.labels, logits)
+    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
+    cases = choose_cases(predictions)
+    boxed = {box.image for box in boxes}
+    rows = sorted({row for row, image in enumerate(split.images) if image in boxed} | {row for row, _ in cases})
+    maps = np.zeros((0, len(info.findings), *info.feature_shape[:2]), np.float32)
+    if rows:
+        features = predict_split(layer_output(network, "relu"), test.select(rows), BATCH_SIZE)
+        maps = heatmaps(features, network.get_layer("logits").get_weights()[0])
+    return TestResults(
+        predictions,
+        evaluate(predictions, info.thresholds, calibration, seed=seed),
+        calibration,
+        localise(maps, [split.images[row] for row in rows], info.findings, boxes, seed=seed) if boxes else None,
+        cases,
+        [maps[rows.index(row), finding] for row, finding in cases],
+    )
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the numbers of the test split that the model file carries; undefined ones are NaN."""
+    return {
+        "num_images": evaluation.num_images,
+        "mean_auroc": evaluation.mean_auroc.value,
+        "mean_auroc_interval": [evaluation.mean_auroc.low, evaluation.mean_auroc.high],
+        "num_defined": evaluation.num_defined,
+        "auroc": {row.finding: row.auroc.value for row in evaluation.findings},
+        "accuracy": evaluation.accuracy,
+        "baseline_accuracy": evaluation.baseline_accuracy,
+        "loss": evaluation.stated.loss,
+    }

@@ -1,0 +1,65 @@
+"""The report's gallery: which cases are the clearest hits and the worst errors, with their overlays and captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxr.images import read_radiograph
+from cxr.metrics import Predictions
+from cxr.overlay import overlay_heatmap
+from cxr.report_page import GalleryPicture
+
+NUM_HITS, NUM_ERRORS = 6, 6
+
+
+def choose_cases(predictions: Predictions) -> list[tuple[int, int]]:
+    """Choose (row, finding) pairs: the surest true findings, then the surest wrong answers of both kinds.
+
+    One case per finding in each of the two groups, and no radiograph twice in a group, so that one finding or one odd
+    picture does not fill the page.
+    """
+    probabilities, labels = predictions.probabilities, predictions.labels
+    sureness = np.where(labels == 1, probabilities, np.nan)
+    wrongness = np.where(labels == 1, 1 - probabilities, np.where(labels == 0, probabilities, np.nan))
+    return _surest(sureness, NUM_HITS) + _surest(wrongness, NUM_ERRORS)
+
+
+def make_gallery(
+    cases: Sequence[tuple[int, int]],
+    heatmaps: Sequence[np.ndarray],
+    predictions: Predictions,
+    image_dir: Path,
+    threshold: float,
+) -> list[GalleryPicture]:
+    """Draw the chosen cases.
+
+    Args:
+        heatmaps: (h, w) of each case's finding.
+        threshold: the default rule's, for the captions.
+    """
+    pictures = []
+    for (row, finding), heatmap in zip(cases, heatmaps, strict=True):
+        probability, present = predictions.probabilities[row, finding], predictions.labels[row, finding] == 1
+        hit = present == (probability >= threshold)
+        caption = (
+            f"{predictions.images[row]}: {predictions.findings[finding].replace('_', ' ')}, labelled "
+            f"{'present' if present else 'absent'}, probability {probability:.2f} (threshold {threshold:.2f})"
+        )
+        if not heatmap.max() > 0:
+            caption += ", no positive evidence"
+        radiograph = read_radiograph(image_dir / predictions.images[row])
+        pictures.append(GalleryPicture(overlay_heatmap(radiograph, heatmap), caption, bool(hit)))
+    return pictures
+
+
+def _surest(values: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Return the (row, finding) pairs of the largest values above one half, no row and no finding twice."""
+    chosen: list[tuple[int, int]] = []
+    for place in np.argsort(-np.nan_to_num(values, nan=-1.0), axis=None, kind="stable"):
+        row, finding = (int(one) for one in np.unravel_index(place, values.shape))
+        if len(chosen) == count or not values[row, finding] >= 0.5:
+            break
+        if all(row != other_row and finding != other for other_row, other in chosen):
+            chosen.append((row, finding))
+    return chosen

@@ -1,0 +1,106 @@
+"""From a trained network to a complete ModelInfo: thresholds, calibration, feature statistics, the golden radiograph.
+
+Everything is fitted on the validation split; the test split is not touched here.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from cxr.cache import CachedSplit
+from cxr.calibration import fit_calibration, sigmoid
+from cxr.history import History
+from cxr.labels import Split
+from cxr.metrics import THRESHOLD_RULE, choose_thresholds
+from cxr.modelinfo import GoldenRadiograph, ModelInfo
+from cxr.network import build_network
+from cxr.novelty import FeatureStatistics, fit_feature_statistics
+from cxr.report_page import RunRecord
+from cxr.training import layer_output, predict_split
+
+MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the feature statistics: two per feature
+BATCH_SIZE = 32
+
+
+def describe_model(network: keras.Model, cached: dict[str, CachedSplit], **known: Any) -> ModelInfo:
+    """Fit on the validation split all that a reader of the model file needs.
+
+    Args:
+        network: trained, from `build_network`.
+        cached: the splits by name; "test" is only counted.
+        known: other fields of ModelInfo, such as the weights' origin.
+    """
+    val = cached["val"]
+    logits = predict_split(layer_output(network, "logits"), val, BATCH_SIZE)
+    calibration = fit_calibration(val.split.labels, logits)
+    return ModelInfo(
+        findings=val.split.findings,
+        image_size=val.image_size,
+        thresholds=choose_thresholds(val.split.labels, sigmoid(logits)),
+        threshold_rule=THRESHOLD_RULE,
+        calibration={"method": "platt", **dataclasses.asdict(calibration)},
+        feature_shape=tuple(network.get_layer("relu").output.shape[1:]),
+        split_sizes={
+            name: {"images": len(one), "patients": len(set(one.split.patients))} for name, one in cached.items()
+        },
+        feature_statistics=_feature_statistics(network, cached["train"], val),
+        data_fingerprint=_fingerprint(cached),
+        golden=GoldenRadiograph(np.array(val.model_inputs[0]), sigmoid(logits[0]).astype(np.float32)),
+        **known,
+    )
+
+
+def in_float32(network: keras.Model, findings: tuple[str, ...], image_size: int) -> keras.Model:
+    """Return the network without mixed precision, which is how it is saved and evaluated."""
+    if network.get_layer("relu").compute_dtype == "float32":
+        return network
+    plain = build_network(findings, image_size)
+    plain.set_weights(network.get_weights())
+    return plain
+
+
+def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[Split]) -> RunRecord:
+    """Collect what the report says of the run beside its numbers."""
+    settings = {key: value for key, value in info.settings.items() if key != "versions"}
+    rows = history.rows
+    return RunRecord(
+        name=name,
+        created=info.created,
+        history={key: [np.nan if row[key] is None else row[key] for row in rows] for key in rows[0]},
+        splits=splits,
+        settings={"image_size": info.image_size, **settings},
+        versions=info.settings["versions"],
+        note="Some patients are in more than one split, so that the scores are too good." if info.leakage else "",
+    )
+
+
+def _fingerprint(cached: dict[str, CachedSplit]) -> str:
+    return hashlib.sha256("".join(one.fingerprint for one in cached.values()).encode()).hexdigest()
+
+
+def _feature_statistics(network: keras.Model, train: CachedSplit, val: CachedSplit) -> FeatureStatistics | None:
+    """Fit the statistics on training radiographs as they are, not augmented; None where there are too few."""
+    if len(train) < 2:
+        return None
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_STATISTICS_IMAGES])
+    pooled = layer_output(network, "pooled")
+    return fit_feature_statistics(
+        predict_split(pooled, train.select(rows), BATCH_SIZE), predict_split(pooled, val, BATCH_SIZE)
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on."""
+    names = ("numpy", "scikit-learn", "opencv-python-headless", keras.backend.backend())
+    found = {"python": platform.python_version(), "keras": keras.__version__}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,334 @@
+"""The script as a whole: from three CSVs to a model file and a report, and every way in which it may end early.
+
+DenseNet121 takes most of a minute to compile for training, so a small network with its names stands in for it; the
+slow test at the end runs the real thing.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from small_network import build_small_network
+
+import main_train
+from cxr.dataset import RadiographBatches
+from cxr.durable import training_lock
+from cxr.modelfile import load_model, read_model_info
+
+FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
+COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
+ROOT = Path(__file__).parents[1]
+
+
+def make_data(folder):
+    """Write three CSVs, images with a bright left half for a mass and a bright top for a thickening, and boxes."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    boxes = [["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", ""]]
+    number = 0
+    for name, count in COUNTS.items():
+        rows = [["Image", *FINDINGS, "Patientid"]]
+        for _ in range(count):
+            number += 1
+            labels = [*rng.integers(0, 2, 2), 0]
+            picture = rng.integers(40, 120, (80, 72)).astype(np.uint8)
+            picture[:, :36] += np.uint8(80 * labels[0])
+            picture[:40] += np.uint8(40 * labels[1])
+            cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
+            rows.append([f"{number}.png", *labels, number])
+            if name == "test_data.csv" and labels[0]:
+                boxes.append([f"{number}.png", "Mass", 0, 0, 512, 1024, "", "", ""])
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    with (folder / "sample_boxes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(boxes)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the project's layout with little data; returns its folder."""
+    make_data(tmp_path)
+    monkeypatch.setattr(main_train, "PROJECT_DIR", tmp_path)
+    for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
+        monkeypatch.setattr(main_train, name, tmp_path / getattr(main_train, name).relative_to(ROOT))
+    monkeypatch.setattr(
+        "cxr.network.build_network",
+        lambda findings, size, momentum=0.99, precision="float32": build_small_network(findings, size),
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(*arguments):
+    return main_train.main(
+        ["--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "4", *arguments]
+    )
+
+
+def test_default_run_makes_model_report_and_history(project, capsys):
+    assert run("--learning-rate", "0.02") == 0
+    output = capsys.readouterr().out
+    assert "epoch   3/3 (all)  loss " in output
+    assert f"Saved {project}/model/chest_xray_densenet_model.h5" in output
+    assert "25.png" not in output
+    assert "35.png  [" in output  # the first test image, with the findings as the README shows them
+
+    model, info = load_model(project / "model" / "chest_xray_densenet_model.h5")
+    assert (info.findings, info.image_size, len(info.thresholds)) == (FINDINGS, 32, 3)
+    assert info.split_sizes["test"] == {"images": 12, "patients": 12}
+    assert info.settings["learning_rate"] == 0.02
+    assert info.settings["versions"]["keras"] == keras.__version__
+    assert info.weights_origin == "none (random)"
+    assert info.leakage is False
+    np.testing.assert_allclose(
+        model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
+    )
+    assert info.feature_statistics.mean.shape == (8,)
+
+    (report,) = (project / "reports").iterdir()
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert info.test_metrics["mean_auroc"] == pytest.approx(metrics["evaluation"]["mean_auroc"]["value"])
+    assert info.test_metrics["auroc"]["Hernia"] is None  # no positive case: undefined, and out of the mean
+    assert metrics["localisation"]["overall"]["num_cases"] > 0
+    assert (report / "report.html").stat().st_size > 10_000
+    for history in (report / "history.csv", project / "logs" / "history.csv"):
+        rows = list(csv.DictReader(history.read_text().splitlines()))
+        assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert not list((project / "model" / "checkpoints").iterdir())  # the run is over
+    assert sorted(path.name for path in (project / "model").iterdir()) == [
+        ".train.lock",
+        "checkpoints",
+        "chest_xray_densenet_model.h5",
+    ]
+
+
+def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, monkeypatch):
+    infos = []
+    for seed in ("1", "1", "2"):
+        assert run("--seed", seed) == 0
+        infos.append(read_model_info(project / "model" / "chest_xray_densenet_model.h5"))
+        monkeypatch.setattr("cxr.cache.read_radiograph", None)  # would fail if a radiograph were decoded again
+    assert infos[0].test_metrics == infos[1].test_metrics != infos[2].test_metrics
+    assert infos[0].thresholds == infos[1].thresholds
+
+
+def keep_old_model(project):
+    (project / "model").mkdir()
+    (project / "model" / "chest_xray_densenet_model.h5").write_bytes(b"the old model")
+
+
+def old_model_is_kept(project):
+    return (project / "model" / "chest_xray_densenet_model.h5").read_bytes() == b"the old model"
+
+
+def test_stopped_run_resumes_to_the_same_model(project, monkeypatch, capsys):
+    assert run() == 0
+    whole = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
+    (project / "model" / "chest_xray_densenet_model.h5").unlink()
+    calls, get_batch = [], RadiographBatches.__getitem__
+
+    def interrupt_at_12th(self, index):
+        calls.append(index)
+        if len(calls) == 12:
+            signal.raise_signal(signal.SIGINT)  # in a thread that makes batches; the main thread runs the handler
+        return get_batch(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RadiographBatches, "__getitem__", interrupt_at_12th)
+        assert run() == 130
+    assert not (project / "model" / "chest_xray_densenet_model.h5").exists()
+    assert "the same command goes on from here" in capsys.readouterr().err
+    assert run() == 0
+    assert "Resuming an unfinished run at epoch" in capsys.readouterr().out
+    resumed = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
+    assert resumed.test_metrics == whole.test_metrics
+    assert resumed.digest != ""
+
+
+def test_unfinished_run_with_other_settings_is_refused_until_it_is_thrown_away(project, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr("cxr.packing.describe_model", stop_here)
+        assert run() == 130
+    assert run("--batch-size", "6") == 2
+    assert "batch_size: was 4, now 6" in capsys.readouterr().err
+    assert run("--batch-size", "6", "--allow", "fresh") == 0
+
+
+def stop_here(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def diverge(*args):
+    return lambda labels, logits: keras.ops.sum(logits) * float("nan")
+
+
+def fail_to_save(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("target", "fault", "exit_code", "message"),
+    [
+        ("cxr.training.make_loss", diverge, 4, "Epoch 1, batch 1 of 6: the loss is nan"),
+        ("keras.Model.save", fail_to_save, 3, "No space left on device"),
+        ("cxr.checkpoint.replace_durably", fail_to_save, 3, "No space left on device"),
+        ("cxr.packing.describe_model", stop_here, 130, "Stopped."),
+    ],
+)
+def test_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
+    keep_old_model(project)
+    monkeypatch.setattr(target, fault)
+    assert run() == exit_code
+    assert message in capsys.readouterr().err
+    assert old_model_is_kept(project)
+
+
+def test_out_of_memory_names_a_smaller_batch(project, monkeypatch, capsys):
+    class ResourceExhaustedError(Exception):  # as TensorFlow's is called
+        pass
+
+    def exhaust(*args):
+        raise ResourceExhaustedError("OOM when allocating tensor")
+
+    monkeypatch.setattr("cxr.training._train_epoch", exhaust)
+    assert run() == 3
+    assert "Out of memory. Try --batch-size 2." in capsys.readouterr().err
+
+
+def test_unknown_errors_keep_their_traceback(project, monkeypatch):
+    def break_down(*args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cxr.training._train_epoch", break_down)
+    with pytest.raises(ZeroDivisionError):
+        run()
+
+
+def damage_image(project):
+    (project / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+
+def fill_model_folder_path(project):
+    (project / "model").write_text("a file where the folder should be")
+
+
+def write_bad_boxes(project):
+    (project / "sample_boxes.csv").write_text("no boxes\n")
+
+
+def damage_checkpoints(project):
+    (project / "model" / "checkpoints").mkdir(parents=True)
+    for name in ("checkpoint-a.npz", "checkpoint-b.npz"):
+        (project / "model" / "checkpoints" / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "exit_code", "message"),
+    [
+        (damage_image, (), 2, "train: 1 of 24 radiographs cannot be used.\n'3.png': "),
+        (write_bad_boxes, (), 2, "sample_boxes.csv line 1: expected the header"),
+        (lambda project: None, ("--boxes", "missing.csv"), 3, "missing.csv"),
+        (lambda project: None, ("--weights", "missing.h5"), 2, "missing.h5: no such weights file"),
+        (fill_model_folder_path, (), 3, "cannot be written"),
+        (damage_checkpoints, (), 3, "no checkpoint can be read: .* --allow fresh"),
+    ],
+)
+def test_faults_before_the_first_epoch_end_with_their_exit_code(project, capsys, damage, arguments, exit_code, message):
+    damage(project)
+    assert run(*arguments) == exit_code
+    error = capsys.readouterr().err
+    assert message.split(".*")[0] in error
+    assert message.split(".*")[-1] in error
+    assert "Traceback" not in error
+
+
+def test_second_run_ends_at_once_naming_the_first(project, capsys):
+    (project / "model").mkdir()
+    with training_lock(project / "model"):
+        start = time.monotonic()
+        assert run() == 5
+    assert time.monotonic() - start < 5
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_closed_stdout_does_not_stop_the_run(tmp_path):
+    code = "from cxr.terminal import say\nfor line in range(100_000): say(line)\nopen('done', 'w').close()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "0"), "expected a whole number of at least 1; received '0'"),
+        (("--image-size", "31"), "expected a whole number from 32 to 1024; received '31'"),
+        (("--batch-size", "x"), "expected a whole number of at least 1; received 'x'"),
+        (("--learning-rate", "2"), "expected a number from 1e-08 to 1; received '2'"),
+        (("--learning-rate", "nan"), "received 'nan'"),
+        (("--seed", "-1"), "expected a whole number of at least 0; received '-1'"),
+        (("--loss", "focal"), "invalid choice: 'focal'"),
+    ],
+)
+def test_bad_arguments_are_refused_with_exit_code_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main_train.main(list(arguments))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_script_has_at_most_15_flags_and_states_every_default(capsys):
+    with contextlib.suppress(SystemExit):
+        main_train.main(["--help"])
+    text = capsys.readouterr().out
+    flags = {word.rstrip(",") for word in text.split() if word.startswith("--")} - {"--help"}
+    assert {"--weights", "--boxes", "--check"} <= flags
+    assert len(flags) <= 15
+
+
+@pytest.mark.slow
+def test_killed_densenet_run_resumes_to_the_same_model(tmp_path):
+    """The real script and network, killed with SIGKILL and SIGTERM at times of their own, against a whole run."""
+    infos = {}
+    for name, ends in {
+        "whole": (),
+        "killed": ((15, signal.SIGKILL), (60, signal.SIGTERM), (75, signal.SIGKILL)),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        make_data(folder)
+        for script in ("main_train.py", "gradcam.py"):
+            shutil.copy(ROOT / script, folder)
+        for package in ("cxr", "templates"):
+            shutil.copytree(ROOT / package, folder / package)
+        command = [sys.executable, "main_train.py", "--weights", "none", "--image-size", "32", "--epochs", "3"]
+        for seconds, signal_number in ends:
+            with subprocess.Popen([*command, "--batch-size", "4"], cwd=folder, stderr=subprocess.DEVNULL) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(seconds)
+                process.send_signal(signal_number)
+                assert process.wait(60) in (-signal_number, 128 + signal_number)
+        subprocess.run([*command, "--batch-size", "4"], cwd=folder, check=True)
+        infos[name] = read_model_info(folder / "model" / "chest_xray_densenet_model.h5")
+        history = list(csv.DictReader((folder / "logs" / "history.csv").read_text().splitlines()))
+        assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    for key in ("mean_auroc", "loss"):
+        assert infos["killed"].test_metrics[key] == pytest.approx(infos["whole"].test_metrics[key], abs=1e-5)
