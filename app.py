@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -29,13 +30,13 @@ from cxr.images import ImageError, decode_with_notices
 from cxr.modelinfo import DISCLAIMER, ModelFileError, ModelInfo
 from cxr.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.predictor import Predictor
-from gradcam import MODEL_PATH, Explanation, describe_heatmap, explain, rank_findings
+from gradcam import MODEL_PATH, UNUSUAL_TEXT, Explanation, describe_heatmap, explain, rank_findings
 
 MAX_UPLOAD_BYTES = 32 * 1024 * 1024  # a 16-bit DICOM of 16 megapixels
 MAX_FORM_PARTS = 16
 NUM_OVERLAYS = 3
+LOCAL_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model
-UNUSUAL_NOVELTY = 99.0  # percentile: 1 % of the validation radiographs lie farther from the training radiographs
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; "
@@ -127,10 +128,8 @@ def _load_predictor(app: Flask, model_path: str | os.PathLike, precision: str) -
 
 def _result(radiograph: np.ndarray, answer: Explanation, notices: list[str], info: ModelInfo) -> dict[str, object]:
     """Collect what result.html shows."""
-    if answer.novelty is not None and answer.novelty > UNUSUAL_NOVELTY:
-        notices.insert(
-            0, "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
-        )
+    if answer.unusual:
+        notices.insert(0, UNUSUAL_TEXT)
     ranking = rank_findings(answer.probabilities)
     shown = fit_for_display(radiograph, MAX_DISPLAY_SIDE)
     return {
@@ -225,25 +224,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    local = args.host in ("127.0.0.1", "localhost", "::1")
-    app = create_app(
-        args.model_path, precision=args.precision, trusted_hosts=["127.0.0.1", "localhost", "[::1]"] if local else None
-    )
-    try:
-        server = waitress.create_server(
-            app,
-            host=args.host,
-            port=args.port,
-            threads=8,
-            ident=None,  # no version banner
-            max_request_body_size=MAX_UPLOAD_BYTES + 2**20,  # a little more, so that the app itself says 413
-            inbuf_overflow=MAX_UPLOAD_BYTES + 2**21,  # uploads stay in memory; larger ones would be spooled to disk
-            connection_limit=40,  # times the limit above: at most 1.3 GB
-        )
-    except OSError as error:
-        print(f"Cannot listen on {args.host}:{args.port}: {error.strerror}. Choose another --port.", file=sys.stderr)
+    try:  # before the model is loaded, which takes seconds; early visitors wait in the socket's queue
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        listener = socket.create_server((args.host, args.port), family=family)
+    except (OSError, OverflowError) as error:
+        print(f"Cannot listen on {args.host}:{args.port}: {error}. Choose another --host or --port.", file=sys.stderr)
         return 3
-    print(f"Listening on http://{args.host}:{server.effective_port}", flush=True)
+    trusted_hosts = LOCAL_HOSTS if args.host in LOCAL_HOSTS or args.host == "::1" else None
+    app = create_app(args.model_path, precision=args.precision, trusted_hosts=trusted_hosts)
+    server = waitress.create_server(
+        app,
+        sockets=[listener],
+        threads=8,
+        ident=None,  # no version banner
+        max_request_body_size=MAX_UPLOAD_BYTES + 2**20,  # a little more, so that the app itself says 413
+        inbuf_overflow=MAX_UPLOAD_BYTES + 2**21,  # uploads stay in memory; larger ones would be spooled to disk
+        connection_limit=40,  # times the limit above: at most 1.3 GB
+    )
+    print(f"Listening on http://{args.host}:{listener.getsockname()[1]}", flush=True)
     server.run()
     return 0
 

@@ -29,9 +29,15 @@ from cxr.novelty import novelty_percentiles
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.predictor import Predictor
+from cxr.progress import Progress
 
-MODEL_PATH = Path("model/chest_xray_densenet_model.h5")
-PROGRESS_WIDTH = 30  # characters
+MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
+UNUSUAL_NOVELTY = 99.0  # percentile: 1 % of the validation radiographs lie farther from the training radiographs
+UNUSUAL_TEXT = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
+
+
+class FindingNameError(ValueError):
+    """A finding that the model does not know."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,11 @@ class Explanation:
     logits: np.ndarray
     heatmaps: np.ndarray
     novelty: float | None
+
+    @property
+    def unusual(self) -> bool:
+        """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
+        return self.novelty is not None and self.novelty > UNUSUAL_NOVELTY
 
 
 def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
@@ -106,11 +117,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write Grad-CAM overlays and predictions.csv for radiographs (PNG, JPEG, DICOM).",
         epilog="A prototype for education, not for clinical use. "
-        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done.",
+        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out cannot be written.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image file, folder (searched recursively) or pattern")
     parser.add_argument("--out", type=Path, default=Path("gradcam_out"), metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--model-path", type=Path, default=MODEL_PATH, metavar="FILE", help="(default: %(default)s)")
+    parser.add_argument(
+        "--model-path",
+        type=Path,
+        default=MODEL_PATH,
+        metavar="FILE",
+        help="(default: model/chest_xray_densenet_model.h5)",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--finding", action="append", metavar="NAME", help="overlay of this finding; may be repeated")
     which.add_argument("--top", type=int, default=3, metavar="N", help="overlays of the N most probable (default: 3)")
@@ -140,12 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ModelFileError, FindingNameError) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:  # of the output: what cannot be read is a line, and the others go on
+        print(
+            f"{error.filename or args.out}: cannot be written: {error.strerror}. Choose another --out.", file=sys.stderr
+        )
+        return 3
     print(f"{len(files) - num_failed} of {len(files)} files -> {args.out / 'predictions.csv'}")
     return 1 if num_failed or problems else 0
-
-
-class FindingNameError(ValueError):
-    """A finding that the model does not know."""
 
 
 def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
@@ -159,12 +177,13 @@ def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
 def _explain_files(predictor: Predictor, files: list[Path], wanted: list[int] | None, args: argparse.Namespace) -> int:
     """Write overlays and the table; return the number of files that could not be read."""
     info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
+    progress = Progress("files", len(files))
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table)
         rows.writerow(["Image", *info.findings])
         for number, (file, name) in enumerate(zip(files, relative_names(files), strict=True)):
-            _show_progress(number, len(files))
+            progress.show(number)
             try:
                 radiograph = read_radiograph(file)
             except (ImageError, OSError) as error:
@@ -176,8 +195,10 @@ def _explain_files(predictor: Predictor, files: list[Path], wanted: list[int] | 
             ranking = rank_findings(answer.probabilities)
             chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
             _say(f"{file}: {[info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]}")
+            if answer.unusual:
+                _say(f"    {UNUSUAL_TEXT}")
             _write_pictures(radiograph, answer, chosen, info, name, outputs, args.panel)
-    _show_progress(len(files), len(files))
+    progress.show(len(files))
     return num_failed
 
 
@@ -196,15 +217,11 @@ def _write_pictures(
         path = outputs.claim(name, info.findings[k])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(overlay))
-        scale = describe_heatmap(answer.heatmaps[k], float(answer.logits[k]))
-        _say(
-            f"    {info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scale} -> {path}"
-        )
+        said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scales[k]}"
+        _say(f"    {said} -> {path}")
     if panel:
-        from cxr.panel import (
-            CaptionedOverlay,
-            draw_panel,
-        )  # Matplotlib takes a second to import and nothing else here needs it
+        # Matplotlib takes a second to import, and nothing else here needs it.
+        from cxr.panel import CaptionedOverlay, draw_panel
 
         path = outputs.claim(name, "panel")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,17 +231,10 @@ def _write_pictures(
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:
-    """Print a line above the progress bar."""
+    """Print a line above the progress line."""
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     print(line, file=stream or sys.stdout, flush=True)
-
-
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        bar = "#" * (PROGRESS_WIDTH * done // total)
-        end = "\n" if done == total else ""
-        print(f"\r[{bar:<{PROGRESS_WIDTH}}] {done}/{total}", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

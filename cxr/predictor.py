@@ -53,7 +53,7 @@ class Predictor:
         layers = [model.get_layer(name).output for name in ("relu", "logits", "probabilities")]
         network = keras.Model(model.input, layers)
         if keras.backend.backend() == "openvino":
-            self._run, self.engine = (
+            self._run_one, self.engine = (
                 _compile_openvino(network, self.info.image_size, precision),
                 f"OpenVINO {precision}",
             )
@@ -62,11 +62,11 @@ class Predictor:
                 logger.warning("OpenVINO is not installed; predicting with Keras, about twice as slow.")
             if precision != "f32":
                 raise ModelFileError(f"Precision {precision} needs OpenVINO. Install it with pip install openvino.")
-            self._run, self.engine = _run_keras(network), f"Keras {keras.backend.backend()} f32"
+            self._run_one, self.engine = _run_keras(network), f"Keras {keras.backend.backend()} f32"
         self._check_golden(path, exact=precision == "f32", bias=bias)
 
     def predict(self, model_inputs: np.ndarray) -> Outputs:
-        """Answer for one or several model inputs in one forward pass each.
+        """Answer for one or several model inputs, one forward pass each.
 
         Args:
             model_inputs: uint8 (n, size, size, 1).
@@ -84,7 +84,9 @@ class Predictor:
             raise ValueError(f"Expected model inputs uint8 (n, {size}, {size}, 1), received {received}.")
         if len(model_inputs) == 0:
             raise ValueError("Expected at least one model input, received none.")
-        features, logits, probabilities = self._run(model_inputs.astype(np.float32))
+        # One at a time: larger batches do not pay on a CPU, and an answer then depends on nothing but its own picture.
+        answers = [self._run_one(one[np.newaxis].astype(np.float32)) for one in model_inputs]
+        features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return probabilities, logits, features
 
     def _check_golden(self, path: str | os.PathLike, *, exact: bool, bias: np.ndarray) -> None:
@@ -134,7 +136,7 @@ def _head_weights(model: keras.Model, path: str | os.PathLike) -> tuple[np.ndarr
 
 
 def _compile_openvino(network: keras.Model, image_size: int, precision: str) -> Callable[[np.ndarray], Outputs]:
-    """Compile for one radiograph at a time (batches do not pay on a CPU), with the precision asked for.
+    """Compile for one radiograph at a time, with the precision asked for.
 
     Without the hint OpenVINO computes in bfloat16 wherever the processor has it.
     """
@@ -153,32 +155,27 @@ def _compile_openvino(network: keras.Model, image_size: int, precision: str) -> 
         )
     requests: queue.LifoQueue = queue.LifoQueue()  # one request per call in flight; its buffers are nobody else's
 
-    def run_one(model_input: np.ndarray) -> list[np.ndarray]:
+    def run_one(model_input: np.ndarray) -> Outputs:
         try:
             request = requests.get_nowait()
         except queue.Empty:
             request = compiled.create_infer_request()
         try:
             results = request.infer({0: model_input})  # copies: the next call overwrites the request's own buffers
-            return [results[position] for position in range(3)]
+            return results[0], results[1], results[2]
         finally:
             requests.put(request)
 
-    def run(model_inputs: np.ndarray) -> Outputs:
-        answers = [run_one(model_inputs[row : row + 1]) for row in range(len(model_inputs))]
-        features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return features, logits, probabilities
-
-    return run
+    return run_one
 
 
 def _run_keras(network: keras.Model) -> Callable[[np.ndarray], Outputs]:
     """Predict with Keras' own backend, one call at a time: TensorFlow promises nothing about threads."""
     lock = threading.Lock()
 
-    def run(model_inputs: np.ndarray) -> Outputs:
+    def run_one(model_input: np.ndarray) -> Outputs:
         with lock:
-            features, logits, probabilities = network.predict_on_batch(model_inputs)
+            features, logits, probabilities = network.predict_on_batch(model_input)
         return np.asarray(features), np.asarray(logits), np.asarray(probabilities)
 
-    return run
+    return run_one

@@ -73,7 +73,7 @@ def served_model() -> ServedModel:
     network = build_network(FINDINGS, IMAGE_SIZE)
     randomise(network, seed=1)
     golden_input = random_inputs(1, seed=99)[0]
-    golden = GoldenRadiograph(golden_input, network.predict(golden_input[np.newaxis], verbose=0)[0])
+    golden = GoldenRadiograph(golden_input, np.asarray(network(golden_input[np.newaxis].astype(np.float32)))[0])
     folder = Path(tempfile.mkdtemp(prefix="cxr-test-model-"))
     path = folder / "chest_xray_densenet_model.h5"
     atexit.register(lambda: (path.unlink(missing_ok=True), folder.rmdir()))

@@ -1,6 +1,7 @@
 """Heatmaps against automatic differentiation, overlays against a closed form, the command line against its files."""
 
 import csv
+import dataclasses
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def inputs():
 def features(inputs):
     """The network's last activation, by Keras itself: (n, h, w, channels)."""
     network = served_model().network
-    return keras.Model(network.input, network.get_layer("relu").output).predict(inputs.astype(np.float32), verbose=0)
+    return np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs.astype(np.float32)))
 
 
 def autodiff_heatmaps(features, explained):
@@ -278,9 +279,29 @@ def test_main_refuses_what_it_cannot_do(run_main, tmp_path, capsys, arguments, m
 def test_main_without_a_model_says_how_to_train_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_picture(tmp_path / "x.png", 1)
-    assert gradcam.main(["x.png"]) == 2
+    assert gradcam.main(["x.png", "--model-path", "none.h5"]) == 2
     assert "main_train.py" in capsys.readouterr().err
     assert not Path("gradcam_out").exists()
+
+
+def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_path, monkeypatch, capsys):
+    write_picture(tmp_path / "x.png", 1)
+    run_main(["x.png"])
+    assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
+    monkeypatch.setattr(gradcam, "UNUSUAL_NOVELTY", -1.0)
+    monkeypatch.setattr(gradcam, "novelty_percentiles", lambda statistics, features: np.zeros(len(features)))
+    monkeypatch.setattr(
+        served_predictor(), "info", dataclasses.replace(served_model().info, feature_statistics=object())
+    )
+    run_main(["x.png"])
+    assert gradcam.UNUSUAL_TEXT in capsys.readouterr().out
+
+
+def test_main_says_where_it_cannot_write(run_main, tmp_path, capsys):
+    write_picture(tmp_path / "x.png", 1)
+    Path("taken").write_text("a file, not a folder")
+    assert run_main(["x.png", "--out", "taken"]) == 3
+    assert "taken: cannot be written" in capsys.readouterr().err
 
 
 def test_panel_is_one_picture_per_image(run_main, tmp_path):
@@ -309,3 +330,16 @@ def test_script_runs_on_openvino_and_draws_no_panel_unasked(tmp_path):
     expected = gradcam.explain(served_predictor(), radiograph).probabilities
     row = read_table(tmp_path / "gradcam_out/predictions.csv")[0]
     assert_allclose([float(row[finding]) for finding in FINDINGS], expected, atol=1e-4)
+
+
+def test_main_on_real_radiographs(run_main, tmp_path):
+    """Every file of the development data is answered, or refused with a line."""
+    if "CXR_REAL_DATA" not in os.environ:
+        pytest.skip("CXR_REAL_DATA names no folder of real radiographs")
+    data = Path(os.environ["CXR_REAL_DATA"])
+    files = [*sorted(data.glob("images-1024/*.png"))[:10], *sorted(data.glob("dicom/*.dcm"))]
+    assert run_main([*map(str, files), "--top", "1"]) == 0
+    rows = read_table()
+    assert len(rows) == len(files) == len({row["Image"] for row in rows})
+    for row in rows:
+        assert all(0 < float(row[finding]) < 1 for finding in FINDINGS)
