@@ -56,17 +56,20 @@ def overlay_heatmap(
     if top <= 0:  # 0 / 0 would be NaN; no evidence is no colour
         return np.repeat(radiograph[:, :, np.newaxis], 3, axis=2)
     relative = upsample_heatmap(np.minimum(heatmap / top, 1), *radiograph.shape)
-    heat = np.rint(relative * 255).astype(np.uint16)  # (height, width), 0-255
-    return np.take(_blended_colours(opacity), (heat << 8) | radiograph, axis=0)
+    heat = cv2.convertScaleAbs(relative, alpha=255)  # uint8 (height, width), rounded
+    rgba = np.take(_blended_colours(opacity), (heat.astype(np.uint16) << 8) | radiograph)  # one uint32 per pixel
+    return cv2.cvtColor(rgba.view(np.uint8).reshape(*radiograph.shape, 4), cv2.COLOR_RGBA2RGB)
 
 
 @functools.lru_cache(maxsize=8)
 def _blended_colours(opacity: float) -> np.ndarray:
-    """Return the overlay's colour for each heat and grey: uint8 (256 * 256, 3), row = heat * 256 + grey."""
+    """Return the overlay's colours: uint32 (256 * 256,), at heat * 256 + grey, as the bytes R, G, B, 0."""
     alpha = (opacity * np.arange(256) / 255).reshape(256, 1, 1)
     grey = np.arange(256.0).reshape(1, 256, 1)
     colour = inferno().astype(float).reshape(256, 1, 3)
-    return np.rint(grey * (1 - alpha) + colour * alpha).astype(np.uint8).reshape(-1, 3)
+    rgba = np.zeros((256, 256, 4), np.uint8)
+    rgba[..., :3] = np.rint(grey * (1 - alpha) + colour * alpha)
+    return rgba.view(np.uint32).ravel()
 
 
 def encode_png(picture: np.ndarray) -> bytes:
