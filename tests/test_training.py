@@ -1,5 +1,7 @@
 """The loss, the schedule and the training loop: stopping, resuming, selecting, and refusing to go on."""
 
+import contextlib
+import csv
 import json
 import logging
 import math
@@ -28,11 +30,13 @@ from cxr.checkpoint import (
     write_checkpoint,
 )
 from cxr.durable import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.history import epoch_line, epoch_logger
 from cxr.labels import Split
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
 from cxr.recipe import Recipe, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
+from cxr.terminal import quiet_stderr
 from cxr.training import fit, predict_split
 
 FINDINGS = ("Mass", "Edema", "Hernia")
@@ -501,3 +505,38 @@ def test_sweep_deletes_only_temporary_files(tmp_path):
         (tmp_path / name).touch()
     assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
+
+
+def test_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
+    log = epoch_logger(tmp_path / "logs")
+    rows = []
+    for epoch in (1, 2, 3):
+        rows.append({"epoch": epoch, "loss": 0.5 / epoch, "val_mean_auroc": None if epoch == 1 else 0.75})
+        if epoch == 3:
+            log = epoch_logger(tmp_path / "logs")  # as in another process
+        with contextlib.suppress(KeyError):  # TensorBoard, where it is installed, wants the other columns
+            log(rows)
+        table = list(csv.reader((tmp_path / "logs" / "history.csv").read_text().splitlines()))
+        assert table[0] == ["epoch", "loss", "val_mean_auroc"]
+        assert [row[0] for row in table[1:]] == [str(k) for k in range(1, epoch + 1)]
+    assert table[1:3] == [["1", "0.5", ""], ["2", "0.25", "0.75"]]
+
+
+def test_epoch_line_states_an_undefined_score_as_such():
+    row = {"epoch": 2, "phase": "all", "loss": 0.5, "val_loss": 0.25, "num_defined": 0, "best": True}
+    assert epoch_line(row | {"val_mean_auroc": None}, 9) == (
+        "epoch   2/9 (all)  loss 0.5000  val loss 0.2500  val mean AUROC n/a over 0 findings  best"
+    )
+    assert "val mean AUROC 0.750 over" in epoch_line(row | {"val_mean_auroc": 0.75}, 9)
+
+
+def test_native_noise_is_kept_from_stderr_unless_something_fails(capfd):
+    with quiet_stderr():
+        os.write(2, b"noise\n")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError), quiet_stderr():
+        os.write(2, b"the reason\n")
+        raise ZeroDivisionError
+    assert capfd.readouterr().err == "the reason\n"
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "later\n"
