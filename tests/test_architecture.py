@@ -15,20 +15,25 @@ ROOMS = {
                "picture_files"),
     "metrics": ("calibration", "ranking", "metrics", "localisation"),
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
-    "dataset": ("progress", "cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "training"),
+    "terminal": ("progress", "terminal"),
+    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history", "training"),
     "predictor": ("predictor",),
     "drawing": ("colormap", "overlay", "panel"),
     "report": ("summary", "figure_style", "figures", "finding_panels", "report_page", "report"),
+    "results": ("packing", "gallery", "evaluation"),
 }  # fmt: skip
+LOWEST = ("labels", "images", "metrics", "network", "terminal")
 MAY_IMPORT = {
     "labels": (),
     "images": (),
     "metrics": (),
     "network": (),
-    "dataset": ("labels", "images", "metrics", "network"),
-    "predictor": ("labels", "images", "metrics", "network"),
-    "drawing": ("network",),
-    "report": ("labels", "images", "metrics", "network"),
+    "terminal": (),
+    "dataset": LOWEST,
+    "predictor": LOWEST,
+    "drawing": LOWEST,
+    "report": LOWEST,
+    "results": (*LOWEST, "dataset", "drawing", "report"),
 }
 # Library -> the only files that may import it.
 OWNERS = {
@@ -36,7 +41,7 @@ OWNERS = {
     "waitress": ("app",),
     "pandas": ("cxr.labels", "cxr.report"),
     "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.training",
-              "cxr.predictor", "main_train"),
+              "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),
     "tensorflow": ("cxr.network",),
 }  # fmt: skip
 
