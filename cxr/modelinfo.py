@@ -44,7 +44,7 @@ class ModelInfo:
         threshold: the default rule, predicted = probability >= threshold, for every finding.
         thresholds: threshold per finding, chosen on the validation split; None where it is undefined. Empty before.
         threshold_rule: in words, how `thresholds` were chosen.
-        calibration: {"method": "platt", "slopes": [...], "biases": [...]}, fitted on the validation split. Empty before.
+        calibration: {"method": "platt", "slopes": [...], "biases": [...]}, from the validation split. Empty before.
         feature_shape: (h, w, channels) of layer `relu`.
         weights_origin: where the start weights came from.
         data_fingerprint: SHA-256 over the labels and image files that the model was trained with.
