@@ -71,6 +71,12 @@ def project(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture
+def without_report(monkeypatch):
+    """Leave out the figures, which take longer than the training here."""
+    monkeypatch.setattr("cxr.report.write_report", lambda folder, *args: folder / "report.html")
+
+
 def run(*arguments):
     return main_train.main(
         ["--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "4", *arguments]
@@ -114,7 +120,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     ]
 
 
-def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, monkeypatch):
+def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
     infos = []
     for seed in ("1", "1", "2"):
         assert run("--seed", seed) == 0
@@ -133,7 +139,7 @@ def old_model_is_kept(project):
     return (project / "model" / "chest_xray_densenet_model.h5").read_bytes() == b"the old model"
 
 
-def test_stopped_run_resumes_to_the_same_model(project, monkeypatch, capsys):
+def test_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
     assert run() == 0
     whole = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
     (project / "model" / "chest_xray_densenet_model.h5").unlink()
@@ -157,7 +163,7 @@ def test_stopped_run_resumes_to_the_same_model(project, monkeypatch, capsys):
     assert resumed.digest != ""
 
 
-def test_unfinished_run_with_other_settings_is_refused_until_it_is_thrown_away(project, monkeypatch, capsys):
+def test_unfinished_run_with_other_settings_is_refused_until_thrown_away(project, without_report, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("cxr.packing.describe_model", stop_here)
         assert run() == 130

@@ -132,8 +132,10 @@ def numbered_name(name):
     return f"layer_of_another_tool_{name.upper()}"
 
 
-@pytest.mark.parametrize("rename", [str, old_name, numbered_name])
-@pytest.mark.parametrize("group_name", ["/", "model_weights"])
+@pytest.mark.parametrize(
+    ("rename", "group_name"),
+    [(str, "/"), (old_name, "/"), (old_name, "model_weights"), (numbered_name, "model_weights")],
+)
 def test_keras_files_of_any_age_load_by_name_or_order(network, other, tmp_path, rename, group_name):
     """The file is written as Keras 2 wrote it: names as bytes, "/" inside them, ":0" at the end of weight names."""
     randomise(network, 7)
