@@ -38,13 +38,15 @@ from cxr.terminal import SayHandler, fail, quiet_stderr, say
 if TYPE_CHECKING:
     import keras
 
+    from cxr.weights import StartWeights
+
 PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any current directory
 MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
 CHECKPOINT_DIR = PROJECT_DIR / "model" / "checkpoints"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
 RATE_FROM_NONE, RATE_PRETRAINED = 1e-3, 2e-4
-HEAD_EPOCHS = 2  # with the backbone frozen, for pretrained weights
+HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 NUM_SHOWN = 10  # test images whose predictions are printed
 ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
 
@@ -116,9 +118,9 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
     numbers = (
-        ("--image-size", "PIXELS", number(int, 32, 1024), 160, "side of the model input (default: 160)"),
+        ("--image-size", "PIXELS", number(int, 32, 1024), 128, "side of the model input (default: 128)"),
         ("--batch-size", "N", number(int, 1), 16, "images per training step (default: 16)"),
-        ("--epochs", "N", number(int, 1), 30, "passes over the training images (default: 30)"),
+        ("--epochs", "N", number(int, 1), 6, "passes over the training images (default: 6; from none, 30 and more)"),
         ("--learning-rate", "RATE", number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
         ("--seed", "N", number(int, 0), 0, "same seed, same metrics (default: 0)"),
     )
@@ -223,7 +225,7 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit]) -> tuple["ke
     start = load_start_weights(network, findings, args.weights, START_WEIGHTS_PATH)
     if start.note:
         say(start.note)
-    recipe = choose_recipe(args, start.pretrained, start.origin, precision)
+    recipe = choose_recipe(args, start, precision)
     say(f"Training on {keras.backend.backend()} in {precision} from {start.origin}, {recipe.epochs} epochs.")
     log = epoch_logger(PROJECT_DIR / "logs")
 
@@ -289,17 +291,18 @@ def evaluate_and_report(
     say(f"Report: {page}")
 
 
-def choose_recipe(args: argparse.Namespace, pretrained: bool, origin: str, precision: str) -> Recipe:
-    """Turn flags into a recipe; pretrained weights get the head first and a lower rate."""
-    rate = RATE_PRETRAINED if pretrained else RATE_FROM_NONE
+def choose_recipe(args: argparse.Namespace, start: "StartWeights", precision: str) -> Recipe:
+    """Turn flags into a recipe; pretrained weights get a lower rate, and a new head on them is trained first."""
+    rate = RATE_PRETRAINED if start.pretrained else RATE_FROM_NONE
+    new_head = start.pretrained and not start.head
     return Recipe(
         epochs=args.epochs,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate or rate,
         loss=args.loss,
         seed=args.seed,
-        head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if pretrained else 0,
-        weights_origin=origin,
+        head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if new_head else 0,
+        weights_origin=start.origin,
         precision=precision,
     )
 

@@ -6,6 +6,7 @@ names with "/", which Keras 3 cannot load as a model) serves as well as one of K
 
 import hashlib
 import http.client
+import json
 import os
 import threading
 import urllib.request
@@ -29,6 +30,7 @@ IMAGENET_MD5 = "30ee3e1110167f948a6b9946edeeb738"  # as pinned in keras/src/appl
 CONNECT_SECONDS = 10  # a network that does not answer by then counts as none
 DOWNLOAD_SECONDS = 300  # 29 MB at 100 kB/s
 ORIGIN_ATTRIBUTE = "cxr_weights_origin"
+FINDINGS_ATTRIBUTE = "cxr_findings"  # JSON list; present where the file holds a head for them
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class StartWeights:
         origin: in words, for ModelInfo.
         pretrained: False for random weights.
         note: a line for the user where they are not what was asked for, else "".
+        head: True where they came with a head for the very same findings.
     """
 
     origin: str
     pretrained: bool
     note: str = ""
+    head: bool = False
 
 
 def load_start_weights(
@@ -53,7 +57,7 @@ def load_start_weights(
 
     Args:
         model: from `build_network`; changed in place.
-        findings: the model's; a model file with the same findings gives its head too.
+        findings: the model's; a file with a head for the same findings gives its head too.
         source: "imagenet", "none", or the path of a weights or model file.
         fallback: weights file that takes ImageNet's place where that cannot be fetched.
     Raises:
@@ -62,7 +66,8 @@ def load_start_weights(
     if source == "none":
         return StartWeights("none (random)", pretrained=False)
     if source != "imagenet":
-        return StartWeights(_load_file(model, findings, Path(source)), pretrained=True)
+        origin, head = _load_file(model, findings, Path(source))
+        return StartWeights(origin, pretrained=True, head=head)
     try:
         path = fetch_imagenet_weights()
     except OSError as error:
@@ -71,9 +76,9 @@ def load_start_weights(
         _load_file(model, findings, path)
         return StartWeights("ImageNet (keras.applications)", pretrained=True)
     if fallback is not None and Path(fallback).is_file():
-        origin = _load_file(model, findings, Path(fallback))
+        origin, head = _load_file(model, findings, Path(fallback))
         note = f"{reason}; starting from {fallback} instead: {origin}."
-        return StartWeights(origin, pretrained=True, note=note)
+        return StartWeights(origin, pretrained=True, note=note, head=head)
     note = f"{reason}; starting from random weights instead."
     return StartWeights("none (random; ImageNet weights could not be fetched)", pretrained=False, note=note)
 
@@ -125,11 +130,12 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()  # the checksum that Keras pins
 
 
-def save_start_weights(model: keras.Model, path: str | os.PathLike, origin: str) -> None:
-    """Write the backbone's weights in half precision (14 MB), atomically, for use with `--weights PATH`.
+def save_start_weights(model: keras.Model, path: str | os.PathLike, origin: str, findings: Sequence[str] = ()) -> None:
+    """Write weights in half precision (14 MB), atomically, for use with `--weights PATH`.
 
     Args:
         origin: what the weights were trained on, in words; shown to whoever starts from them.
+        findings: those of the head, which is then written too; without them only the backbone is.
     Raises:
         ModelFileError: a weight is not finite, or too large for half precision.
     """
@@ -139,6 +145,9 @@ def save_start_weights(model: keras.Model, path: str | os.PathLike, origin: str)
         with h5py.File(temp, "w") as file:
             file.attrs[ORIGIN_ATTRIBUTE] = origin
             layers = _backbone_layers(model)
+            if findings:
+                file.attrs[FINDINGS_ATTRIBUTE] = json.dumps(list(findings))
+                layers.append(model.get_layer("logits"))
             file.attrs["layer_names"] = [layer.name for layer in layers]
             for layer in layers:
                 _write_layer(file.create_group(layer.name), layer)
@@ -159,10 +168,10 @@ def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:
         group.create_dataset(name, data=half, chunks=half.shape, shuffle=True, compression="gzip")
 
 
-def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> str:
+def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> tuple[str, bool]:
     """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same.
 
-    Returns: the origin for ModelInfo.
+    Returns: the origin for ModelInfo, and whether the head was copied.
     """
     try:
         with path.open("rb") as file:
@@ -171,6 +180,7 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> str:
         with h5py.File(path, "r") as file:
             stored, origin = _read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
             info = read_model_info(path) if INFO_ATTRIBUTE in file.attrs else None
+            known = info.findings if info else json.loads(file.attrs.get(FINDINGS_ATTRIBUTE, "[]"))
     except FileNotFoundError:
         raise ModelFileError(f"{path}: no such weights file. Give an existing .h5, imagenet or none.") from None
     except ModelFileError:
@@ -179,12 +189,12 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> str:
         raise ModelFileError(f"{path}: not readable as a weights file ({type(error).__name__}: {error}).") from error
     layers = _backbone_layers(model)
     _set_weights(layers, _match(layers, stored, path), path)
-    head = model.get_layer("logits")
-    if info is not None and info.findings == tuple(findings):
+    head, same_findings = model.get_layer("logits"), list(known) == list(findings)
+    if same_findings:
         _set_weights([head], [stored[head.name]], path)
     if origin is None:
         origin = f"{path.name}: {info.weights_origin}, then trained" if info else f"file {path.name}"
-    return origin
+    return origin, same_findings
 
 
 def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:

@@ -100,6 +100,21 @@ def test_half_precision_file_restores_the_backbone(network, other, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["start.h5"]
 
 
+def test_half_precision_file_gives_its_head_to_the_same_findings_only(network, other, tmp_path):
+    randomise(network, 12)
+    save_start_weights(network, tmp_path / "start.h5", "a test", FINDINGS)
+    randomise(other, 13)
+    before = other.get_layer("logits").get_weights()[0]
+    swapped = (FINDINGS[1], FINDINGS[0], *FINDINGS[2:])
+    assert not load_start_weights(other, swapped, str(tmp_path / "start.h5")).head
+    np.testing.assert_array_equal(other.get_layer("logits").get_weights()[0], before)
+    assert load_start_weights(other, FINDINGS, str(tmp_path / "start.h5")).head
+    for found, expected in zip(
+        other.get_layer("logits").get_weights(), network.get_layer("logits").get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-7)
+
+
 def test_half_precision_file_refuses_what_it_cannot_hold(network, tmp_path):
     randomise(network, 4)
     layer = network.get_layer("conv1_conv")

@@ -1,4 +1,4 @@
-"""Turn a trained model file into start weights: the backbone alone, in half precision (14 MB).
+"""Turn a trained model file into start weights: backbone and head in half precision (14 MB).
 
     python -m tools.make_start_weights --origin "10,000 phantom radiographs, 8 epochs"
 
@@ -25,8 +25,8 @@ def main() -> None:
                         help="(default: model/start_weights.h5)")  # fmt: skip
     args = parser.parse_args()
     try:
-        model, _ = load_model(args.model_path)
-        save_start_weights(model, args.out, args.origin)
+        model, info = load_model(args.model_path)
+        save_start_weights(model, args.out, args.origin, info.findings)
     except (ModelFileError, OSError) as error:
         sys.exit(f"{error}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {args.origin}")
