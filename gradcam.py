@@ -25,14 +25,13 @@ if __name__ == "__main__":  # before Keras is imported; a user's own setting win
 from cxr.columns import name_key
 from cxr.images import ImageError, read_radiograph, to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo
-from cxr.novelty import novelty_percentiles
+from cxr.novelty import layout_features, novelty
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.predictor import Predictor
 from cxr.progress import Progress
 
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
-UNUSUAL_NOVELTY = 99.0  # percentile: 1 % of the validation radiographs lie farther from the training radiographs
 UNUSUAL_TEXT = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
 
 
@@ -47,8 +46,8 @@ class Explanation:
     Attributes:
         probabilities, logits: float32 (findings,).
         heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit.
-        novelty: 0-100, the percentage of validation radiographs that lie nearer to the training radiographs than this
-            one; None where the model file holds no statistics.
+        novelty: how far the radiograph lies from the training radiographs, as a multiple of the limit that about 1 %
+            of radiographs like the validation split's exceed; None where the model file holds no statistics.
     """
 
     probabilities: np.ndarray
@@ -59,7 +58,7 @@ class Explanation:
     @property
     def unusual(self) -> bool:
         """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
-        return self.novelty is not None and self.novelty > UNUSUAL_NOVELTY
+        return self.novelty is not None and self.novelty > 1
 
 
 def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
@@ -95,9 +94,23 @@ def explain(predictor: Predictor, radiograph: np.ndarray) -> Explanation:
     model_input = to_model_input(radiograph, predictor.info.image_size)
     probabilities, logits, features = predictor.predict(model_input[np.newaxis])
     maps = heatmaps(features, predictor.head_kernel)
-    statistics = predictor.info.feature_statistics
-    novelty = None if statistics is None else float(novelty_percentiles(statistics, features.mean(axis=(1, 2)))[0])
-    return Explanation(probabilities[0], logits[0], maps[0], novelty)
+    unlike = measure_novelty(predictor.info, model_input[np.newaxis], features.mean(axis=(1, 2)))
+    return Explanation(probabilities[0], logits[0], maps[0], None if unlike is None else float(unlike[0]))
+
+
+def measure_novelty(info: ModelInfo, model_inputs: np.ndarray, pooled: np.ndarray) -> np.ndarray | None:
+    """Measure how unlike the training radiographs model inputs are, from them and their pooled features.
+
+    Args:
+        model_inputs: uint8 (n, size, size, 1).
+        pooled: float (n, channels).
+
+    Returns:
+        float32 (n,), above 1 where the answer should not be trusted; None where the model file holds no statistics.
+    """
+    aspects = [(info.feature_statistics, pooled), (info.layout_statistics, layout_features(model_inputs))]
+    known = [(statistics, rows) for statistics, rows in aspects if statistics is not None]
+    return novelty(known) if known else None
 
 
 def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:

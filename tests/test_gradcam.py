@@ -18,6 +18,7 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 import gradcam
 from cxr.colormap import inferno
 from cxr.images import decode_radiograph
+from cxr.novelty import AspectStatistics
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
 
 ROOT = Path(__file__).parents[1]
@@ -288,10 +289,9 @@ def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_p
     write_picture(tmp_path / "x.png", 1)
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
-    monkeypatch.setattr(gradcam, "UNUSUAL_NOVELTY", -1.0)
-    monkeypatch.setattr(gradcam, "novelty_percentiles", lambda statistics, features: np.zeros(len(features)))
+    elsewhere = AspectStatistics(np.full(64, 9.0), np.eye(64)[:, :1], np.ones(1), 1.0, limit=1.0)
     monkeypatch.setattr(
-        served_predictor(), "info", dataclasses.replace(served_model().info, feature_statistics=object())
+        served_predictor(), "info", dataclasses.replace(served_model().info, layout_statistics=elsewhere)
     )
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT in capsys.readouterr().out

@@ -102,6 +102,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
         model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
     )
     assert info.feature_statistics.mean.shape == (8,)
+    assert info.layout_statistics.mean.shape == (64,)
 
     (report,) = (project / "reports").iterdir()
     metrics = json.loads((report / "metrics.json").read_text())
