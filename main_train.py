@@ -319,7 +319,8 @@ def main(argv: list[str] | None = None) -> int:
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    logging.basicConfig(handlers=[SayHandler()], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
+    logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
     data = check_data(args)
     say(data.as_text())
     if data.faults or args.check:

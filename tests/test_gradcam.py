@@ -17,7 +17,8 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
 from cxr.colormap import inferno
-from cxr.images import decode_radiograph
+from cxr.images import decode_radiograph, read_radiograph
+from cxr.modelfile import load_model
 from cxr.novelty import AspectStatistics
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
 
@@ -36,12 +37,12 @@ def features(inputs):
     return np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs.astype(np.float32)))
 
 
-def autodiff_heatmaps(features, explained):
-    """Grad-CAM of the model in memory as the keras.io example writes it, each image for itself: (n, findings, h, w)."""
+def autodiff_heatmaps(features, explained, network=None):
+    """Grad-CAM as the keras.io example writes it, each image for itself: (n, findings, h, w)."""
     tensorflow = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the oracle needs TensorFlow's gradient tape")
-    network = served_model().network
+    network = network or served_model().network
     head = keras.Model(network.get_layer("relu").output, network.get_layer(explained).output)
     maps = np.zeros((len(features), len(FINDINGS), *features.shape[1:3]))
     for image in range(len(features)):
@@ -87,6 +88,29 @@ def test_heatmaps_explain_the_logit_where_the_sigmoid_is_saturated(features, hea
     expected = autodiff_heatmaps(features, "logits")
     assert expected.max() > 0.01
     assert_allclose(gradcam.heatmaps(features, kernel), expected, rtol=1e-5, atol=1e-5 * expected.max())
+
+
+def test_heatmaps_of_the_shipped_model_equal_automatic_differentiation():
+    """Trained weights, all findings, radiographs of the sample; then with every sigmoid saturated."""
+    network, info = load_model(gradcam.MODEL_PATH)
+    names = ("00000011_001.png", "00000026_000.png")
+    radiographs = [read_radiograph(ROOT / "images" / name) for name in names]
+    inputs = np.stack([gradcam.to_model_input(one, info.image_size) for one in radiographs]).astype(np.float32)
+    features = np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs))
+    head = network.get_layer("logits")
+    kernel, bias = head.get_weights()
+    peaks = np.zeros((2, 14))
+    for sign in (-1, 1):  # between them, every finding has evidence to compare
+        head.set_weights([sign * kernel, bias])
+        expected = autodiff_heatmaps(features, "logits", network)
+        assert expected.shape == (2, 14, *info.feature_shape[:2])
+        assert_allclose(gradcam.heatmaps(features, sign * kernel), expected, rtol=1e-5, atol=1e-5 * expected.max())
+        peaks = np.maximum(peaks, expected.max(axis=(2, 3)))
+    assert (peaks > 1e-3).all()
+
+    head.set_weights([kernel, np.full_like(bias, 200.0)])
+    assert autodiff_heatmaps(features, "probabilities", network).max() == 0
+    assert_allclose(autodiff_heatmaps(features, "logits", network), expected, rtol=1e-5, atol=1e-5 * expected.max())
 
 
 def test_heatmaps_hand_worked_values():

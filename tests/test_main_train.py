@@ -7,6 +7,7 @@ slow test at the end runs the real thing.
 import contextlib
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -89,6 +90,9 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     assert "epoch   3/3 (all)  loss " in output
     assert f"Saved {project}/model/chest_xray_densenet_model.h5" in output
     assert "25.png" not in output
+    for module, is_shown in (("matplotlib.font_manager", False), ("cxr.training", True)):
+        logging.getLogger(module).info("a report of %s", module)
+        assert (f"a report of {module}" in capsys.readouterr().out) is is_shown
     assert "35.png  [" in output  # the first test image, with the findings as the README shows them
 
     model, info = load_model(project / "model" / "chest_xray_densenet_model.h5")

@@ -37,6 +37,7 @@ with ThreadPoolExecutor(8) as threads:
 mixed_up = [row for row, answer in zip(rows, alone)
             if not all(np.array_equal(one[0], all_[row]) for one, all_ in zip(answer, together))]
 print("mixed up:", mixed_up)
+print("TensorFlow imported:", "tensorflow" in sys.modules)
 np.savez(answers, *together)
 """
 
@@ -72,7 +73,7 @@ def test_predictor_on_openvino_equals_keras_and_threads_do_not_mix(inputs, expec
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["OpenVINO f32", "mixed up: []"]
+    assert done.stdout.splitlines() == ["OpenVINO f32", "mixed up: []", "TensorFlow imported: False"]
     answers = list(np.load(tmp_path / "answers.npz").values())
     for answer, known in zip(answers, expected, strict=True):
         assert answer.dtype == np.float32
