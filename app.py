@@ -8,46 +8,37 @@ Owns the routes. An upload is read into memory, answered, and forgotten: nothing
 
 import argparse
 import functools
-import importlib.util
 import io
 import json
-import os
 import socket
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
-if __name__ == "__main__":  # before Keras is imported; a user's own setting wins
-    os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
+from cxr.backend import choose_inference_backend
 
-from cxr.answer import build_answer, describe_model, draw_pictures, legend, model_identity
+if __name__ == "__main__":
+    choose_inference_backend()
+
+from cxr.answer import describe_model, legend, model_identity
 from cxr.colormap import inferno
 from cxr.decoder import Decoder
 from cxr.envelope import HEADERS, Envelope, static_path
-from cxr.explanation import Explanation
 from cxr.image_rules import ImageError
 from cxr.model_slot import ModelSlot
 from cxr.modelinfo import DISCLAIMER
 from cxr.openapi import build_document
 from cxr.overlay import OPACITY
-from cxr.request_log import FileRecord, RequestRecord, set_up_logging
+from cxr.request_log import RequestRecord, set_up_logging
 from cxr.server import serve
+from cxr.service import Service
 from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
 from cxr.site_rules import LOCAL_HOSTS, sent_by_another_site, wants_json
 from cxr.uploads import Upload, clean_name, load_samples
 from gradcam import MODEL_PATH, explain
-
-if TYPE_CHECKING:
-    from cxr.predictor import Predictor
-
-MAX_ADMITTED = 12  # requests that are worked on or wait for it; the server has threads to spare for all others
 
 
 class InMemoryRequest(Request):
@@ -67,9 +58,11 @@ class Site(Flask):
     def __init__(self, model: ModelSlot, decoder: Decoder) -> None:
         super().__init__(__name__)
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
-        self.model, self.decoder, self.samples = model, decoder, load_samples()
-        self.places = threading.BoundedSemaphore(MAX_ADMITTED)
-        self.legend = legend()
+        # The function is looked up at each call, so that a test can take its place.
+        self.service = Service(
+            model, decoder, lambda predictor, picture: explain(predictor, picture, maps_required=False)
+        )
+        self.samples, self.legend = load_samples(), legend()
         self.wsgi_app = Envelope(self.wsgi_app)
 
     def log_exception(self, exc_info: tuple) -> None:
@@ -123,31 +116,17 @@ def index() -> str:
     return render_template("index.html", samples=_samples(), error=None)
 
 
-def predict() -> str | Response:
+def predict() -> str:
     """Answer for the files of the form, each with its own result or its own error."""
-    with _admitted() as predictor:
+    with site.service.admitted() as predictor:
         uploads = _uploads()
-        results = []
-        for number, upload in enumerate(uploads, 1):
-            result = {"number": number, "name": upload.name, "labels": upload.labels, "error": None, "answer": None}
-            try:
-                radiograph, explanation, result["answer"] = _answer(upload, predictor)
-            except (ImageError, SiteError) as error:
-                if len(uploads) == 1:
-                    raise
-                result |= {"error": problem_of(error), "radiograph": None, "overlays": [], "thumbnail": None}
-            else:
-                overlays, thumbnail = request.form.get("script") != "1", len(uploads) > 1
-                with _record().files[-1].stage("draw"):
-                    result |= draw_pictures(
-                        radiograph, predictor.info, explanation, overlays=overlays, thumbnail=thumbnail
-                    )
-            results.append(result)
-        return render_template("result.html", results=results, legend=site.legend)
+        overlays = request.form.get("script") != "1"  # else the page draws them from the grids
+        results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
+    return render_template("result.html", results=results, legend=site.legend)
 
 
 def model_card() -> str:
-    predictor = site.model.predictor
+    predictor = site.service.model.predictor
     card = describe_model(predictor.info, predictor.engine) if predictor else None
     return render_template("model.html", card=card)
 
@@ -166,21 +145,13 @@ def api_page() -> str:
 
 
 def api_predict() -> Response:
-    with _admitted() as predictor:
-        uploads = _uploads()
-        results = []
-        for upload in uploads:
-            try:
-                results.append(_answer(upload, predictor)[2])
-            except (ImageError, SiteError) as error:
-                if len(uploads) == 1:
-                    raise
-                results.append({"file": upload.name} | problem_of(error))
-        return _json({"results": results, "model": model_identity(predictor.info, predictor.engine)})
+    with site.service.admitted() as predictor:
+        results = site.service.results_for_programs(predictor, _uploads(), _record())
+    return _json({"results": results, "model": model_identity(predictor.info, predictor.engine)})
 
 
 def api_model() -> Response:
-    predictor = site.model.require()
+    predictor = site.service.model.require()
     return _json(describe_model(predictor.info, predictor.engine))
 
 
@@ -193,7 +164,7 @@ def healthz() -> Response:
 
 
 def readyz() -> Response:
-    predictor = site.model.require()
+    predictor = site.service.model.require()
     return _json({"status": "ready", "model": predictor.info.digest[:12], "engine": predictor.engine})
 
 
@@ -215,18 +186,6 @@ ROUTES = (
 # Parts of the routes
 
 
-@contextmanager
-def _admitted() -> Iterator["Predictor"]:
-    """Let a request in before any of its body is looked at. Raises: SiteError model_... or busy."""
-    predictor = site.model.require()
-    if not site.places.acquire(blocking=False):
-        raise SiteError("busy")
-    try:
-        yield predictor
-    finally:
-        site.places.release()
-
-
 def _uploads() -> list[Upload]:
     """Return the files of the request, or the sample that it names. Raises: SiteError."""
     files = [file for file in request.files.getlist("file") if file.filename]
@@ -239,24 +198,6 @@ def _uploads() -> list[Upload]:
     if request.form["sample"] not in site.samples:
         raise SiteError("unknown_sample")
     return [site.samples[request.form["sample"]]]
-
-
-def _answer(upload: Upload, predictor: "Predictor") -> tuple[np.ndarray, Explanation, dict[str, object]]:
-    """Decode and explain one file: radiograph, explanation, and the answer in JSON's types."""
-    record = FileRecord(len(upload.data))
-    _record().files.append(record)
-    try:
-        with record.stage("decode"):
-            radiograph, notices, record.type = site.decoder.decode(upload.data)
-    except (ImageError, SiteError) as error:
-        record.code = error.code
-        raise
-    height, width = radiograph.shape
-    record.dims = width, height
-    with record.stage("model"):
-        explanation = explain(predictor, radiograph, maps_required=False)
-    answer = build_answer(predictor.info, explanation, size=radiograph.shape, file_type=record.type, notices=notices)
-    return radiograph, explanation, {"file": upload.name} | answer
 
 
 def _samples() -> list[dict[str, object]]:

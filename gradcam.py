@@ -9,9 +9,7 @@ Owns the method and its command line. The model is predictor's work; the geometr
 
 import argparse
 import csv
-import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +17,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-if __name__ == "__main__":  # before Keras is imported; a user's own setting wins
-    os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
+from cxr.backend import choose_inference_backend
+
+if __name__ == "__main__":
+    choose_inference_backend()
 
 from cxr.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
