@@ -31,6 +31,7 @@ function follow(focus) {
   const chosen = pages.find((page) => `#${page.id}` === location.hash) ?? summary;
   pages.forEach((page) => (page.hidden = page !== chosen));
   if (chosen.matches(".result")) show(chosen);
+  summary.parentElement.classList.add("paged");
   if (focus) {
     chosen.focus({ preventScroll: true });
     window.scrollTo(0, 0);

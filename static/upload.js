@@ -61,7 +61,8 @@ function show(file) {
     image.hidden = false;
     image.nextElementSibling.remove();
   } else {
-    size.textContent += " · no preview: browsers cannot draw DICOM";
+    const dicom = /\.(dcm|dicom|ima)$/i.test(file.name) || !file.name.includes(".");
+    size.textContent += dicom ? " · no preview: browsers cannot draw DICOM" : " · no preview: its name says neither PNG nor JPEG";
   }
   const remove = row.querySelector(".remove");
   remove.setAttribute("aria-label", `Remove ${file.name}`);
