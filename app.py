@@ -303,9 +303,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     decoder = Decoder()  # first: small processes, started while this one is small
     model = ModelSlot(args.model_path, precision=args.precision)
     app = create_app(model, decoder, trusted_hosts=args.trusted_host or (LOCAL_HOSTS if local else None))
-    model.load_in_background()
-    print(f"Listening on http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    serve(app, listener, functools.partial(server_error_page, app))
+    address = f"[{args.host}]" if family == socket.AF_INET6 else args.host
+
+    def started() -> None:
+        print(f"Listening on http://{address}:{listener.getsockname()[1]}", flush=True)
+        model.load_in_background()
+
+    serve(app, listener, functools.partial(server_error_page, app), started=started)
     decoder.close()
     return 0
 

@@ -77,8 +77,13 @@ def main() -> int:
     listener = socket.create_server((args.host, args.port))
     decoder = Decoder()
     application = site.create_app(ready_slot(args.delay), decoder)
-    print(f"Listening on http://{args.host}:{listener.getsockname()[1]} as {os.getpid()}", flush=True)
-    cxr.server.serve(application, listener, functools.partial(site.server_error_page, application))
+    address = f"http://{args.host}:{listener.getsockname()[1]}"
+    cxr.server.serve(
+        application,
+        listener,
+        functools.partial(site.server_error_page, application),
+        started=lambda: print(f"Listening on {address} as {os.getpid()}", flush=True),
+    )
     decoder.close()
     return 0
 
