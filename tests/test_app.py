@@ -207,6 +207,11 @@ def test_H06_a_hostile_file_name_is_shown_escaped_and_never_logged(client, caplo
         ({"Host": "localhost.evil.example"}, 400),
         ({"Host": "127.0.0.1, evil.example"}, 400),
         ({"Host": ""}, 400),
+        ({"Host": "[::1]:5000"}, 200),
+        ({"Host": "[::2]:5000"}, 400),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Host": "localhost:99999999"}, 400),
+        ({"Host": "user@localhost"}, 400),
         ({"Host": "localhost", "X-Forwarded-Host": "evil.example"}, 200),
     ],
 )
@@ -215,6 +220,7 @@ def test_H07_wrong_host_is_refused(client, headers, status, monkeypatch):
         monkeypatch.setitem(client.application.view_functions, "index", broken)  # no view may be reached
     page = client.get("/", headers=headers)
     assert page.status_code == status
+    assert (ERRORS["wrong_host"].title in text_of(page)) == (status == 400)
     assert "evil" not in page.text
 
 
