@@ -54,7 +54,8 @@ export class Viewer {
       invert: this.tool("invert").checked,
     });
     const table = blendTable(this.drawing.colours, this.opacity, greys);
-    paint(this.plain, this.grey, null, table);
+    if (String(greys) !== this.drawnGreys) paint(this.plain, this.grey, null, table);
+    this.drawnGreys = String(greys);
     paint(this.overlay, this.grey, this.#heat(), table);
     this.#drawLegend();
   }
