@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.durable import waiting_lock
 from cxr.images import ImageError, read_radiograph, to_model_input
 from cxr.labels import Split
 from cxr.problems import NUM_LISTED, shown
@@ -75,9 +76,10 @@ def cache_split(
         if not old.name.startswith(name):
             old.unlink()
     pixels_path = cache_dir / f"{name}.npy"
-    _open_array(pixels_path, (len(split.images), image_size, image_size, 1), np.uint8)
-    digests = _open_array(cache_dir / f"{name}.rows.npy", (len(split.images),), np.uint64)
-    _fill(split, image_dir, pixels_path, digests)
+    with waiting_lock(cache_dir / f".{split.name}.lock"):  # several processes of one run may share the folder
+        _open_array(pixels_path, (len(split.images), image_size, image_size, 1), np.uint8)
+        digests = _open_array(cache_dir / f"{name}.rows.npy", (len(split.images),), np.uint64)
+        _fill(split, image_dir, pixels_path, digests)
     pixels = np.lib.format.open_memmap(pixels_path, mode="r+")
     pixels.flush()
     digests.flush()

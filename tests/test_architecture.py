@@ -16,7 +16,8 @@ ROOMS = {
     "metrics": ("calibration", "ranking", "metrics", "localisation"),
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
     "terminal": ("progress", "terminal"),
-    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history", "training"),
+    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history",
+                "processes", "parallel", "training"),
     "predictor": ("predictor",),
     "scoring": ("scoring",),
     "drawing": ("colormap", "overlay", "panel"),
@@ -42,9 +43,10 @@ OWNERS = {
     "flask": ("app",),
     "waitress": ("app",),
     "pandas": ("cxr.labels", "cxr.report"),
-    "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.training",
-              "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),
+    "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.parallel",
+              "cxr.training", "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),
     "tensorflow": ("cxr.network",),
+    "jax": ("cxr.network", "cxr.parallel"),
 }  # fmt: skip
 
 
