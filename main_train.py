@@ -261,14 +261,15 @@ def save(network: "keras.Model", cached: dict[str, CachedSplit], history: Histor
     """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
     from cxr.modelfile import save_model
     from cxr.packing import describe_model, library_versions
-    from cxr.parallel import is_first
+    from cxr.parallel import alone, is_first
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
     info = describe_model(network, cached, weights_origin=origin, settings=settings, leakage=leakage)
     if not is_first():
         return info
-    info = save_model(network, info, MODEL_PATH)
+    with alone():  # the file is read back, which is no business of the other processes
+        info = save_model(network, info, MODEL_PATH)
     say(f"Saved {MODEL_PATH} ({MODEL_PATH.stat().st_size / 1e6:.1f} MB).")
     return info
 
@@ -286,7 +287,7 @@ def evaluate_and_report(
     from cxr.gallery import make_gallery
     from cxr.modelfile import save_model
     from cxr.packing import describe_run
-    from cxr.parallel import is_first
+    from cxr.parallel import alone, is_first
     from cxr.report import write_report
     from cxr.summary import describe_predictions, terminal_table
     from gradcam import heatmaps
@@ -295,7 +296,8 @@ def evaluate_and_report(
     results = evaluate_test(network, info, test, boxes, heatmaps, args.seed)
     if not is_first():  # its devices were needed for the predictions
         return
-    info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
+    with alone():
+        info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
     predictions = results.predictions
     gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]

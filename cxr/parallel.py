@@ -5,8 +5,10 @@ mathematics (batch statistics, loss, gradients) is that of the whole batch. With
 the identity. Processes are described by the environment variables that Keras reads.
 """
 
+import contextlib
 import os
 import weakref
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -94,6 +96,17 @@ def spread(batch: np.ndarray) -> object:
 
     layout = distribution.get_data_layout(batch.shape).backend_layout
     return jax.make_array_from_process_local_data(layout, batch[own_rows(len(batch))])
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Compute in this process by itself, without the others and on one device, as long as the block lasts."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 class _Gather(keras.layers.Layer):
