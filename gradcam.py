@@ -8,7 +8,6 @@ Owns the method and its command line. The model is predictor's work; the geometr
 """
 
 import argparse
-import csv
 import logging
 import sys
 from collections.abc import Sequence
@@ -24,12 +23,13 @@ if __name__ == "__main__":
 
 from cxr.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
-from cxr.images import ImageError, read_radiograph, to_model_input
+from cxr.images import to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.novelty import layout_features, novelty
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.progress import Progress
+from cxr.scoring import AnswerTable, decode_ahead
 
 if TYPE_CHECKING:
     from cxr.predictor import Predictor
@@ -174,28 +174,35 @@ def _explain_files(
     """Write overlays and the table; return the number of files that could not be read."""
     info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
     progress = Progress("files", len(files))
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
-        rows = csv.writer(table)
-        rows.writerow(["Image", *info.findings])
-        for number, (file, name) in enumerate(zip(files, relative_names(files), strict=True)):
-            progress.show(number)
-            try:
-                radiograph = read_radiograph(file)
-            except (ImageError, OSError) as error:
+    named = dict(zip(relative_names(files), files, strict=True))
+    with AnswerTable(args.out, info.findings, _job(predictor, args, named), named) as table:
+        left = {name: file for name, file in named.items() if name not in table.finished}
+        if table.finished:
+            _say(f"Going on with an unfinished job: {len(table.finished)} of {len(files)} files are done.")
+        for (name, file), (position, radiograph) in zip(left.items(), decode_ahead(list(left.values())), strict=True):
+            progress.show(len(table.finished) + position)
+            if isinstance(radiograph, Exception):
                 num_failed += 1
-                _say(f"{file}: {error.strerror if isinstance(error, OSError) else error}", sys.stderr)
+                _say(f"{file}: {getattr(radiograph, 'strerror', None) or radiograph}", sys.stderr)
                 continue
             answer = explain(predictor, radiograph)
-            rows.writerow([name, *(f"{probability:.6f}" for probability in answer.probabilities)])
             ranking = rank_findings(answer.probabilities)
             chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
             _say(f"{file}: {[info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]}")
             if answer.unusual:
                 _say(f"    {UNUSUAL_TEXT}")
             _write_pictures(radiograph, answer, chosen, info, name, outputs, args.panel)
+            table.add(name, answer.probabilities)  # last: a row says that its pictures are there too
     progress.show(len(files))
     return num_failed
+
+
+def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path]) -> dict[str, object]:
+    """Collect what the answers and the pictures of a run depend on, beside the files."""
+    name, file = next(iter(named.items()))
+    pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel")}
+    folder = file.resolve().as_posix().removesuffix(name)
+    return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **pictures}
 
 
 def _write_pictures(

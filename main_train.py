@@ -8,10 +8,12 @@ python main_train.py --weights none --image-size 224 --epochs 60
 
 A run that was stopped or killed goes on where it was when the same command is given again.
 Exit codes: 0 done, 2 bad arguments or data, 3 a file or folder is missing, full or cannot be used, 4 the training
-diverged, 5 another run is going on, 130 stopped with Ctrl-C, 143 stopped with SIGTERM.
+diverged, 5 another run is going on, 6 another process of this run has gone, 130 stopped with Ctrl-C, 143 stopped with
+SIGTERM.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -31,6 +33,7 @@ from cxr.images import ImageError
 from cxr.labels import LabelError
 from cxr.localisation import Box, BoxError, read_boxes
 from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.recipe import Recipe
 from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.terminal import SayHandler, fail, quiet_stderr, say
@@ -187,35 +190,49 @@ def check_data(args: argparse.Namespace) -> DataCheck:
 
 def run(args: argparse.Namespace, data: DataCheck) -> None:
     """Run the story from checked data to the report."""
+    first = configured_processes()[1] == 0  # of several processes, one writes
     check_folder(MODEL_PATH.parent, NEEDED_BYTES)
-    with training_lock(MODEL_PATH.parent):
-        sweep_temp_files(MODEL_PATH.parent)
-        if "fresh" in args.allow:
-            clear_checkpoints(CHECKPOINT_DIR)
+    with training_lock(MODEL_PATH.parent) if first else contextlib.nullcontext():
+        if first:
+            sweep_temp_files(MODEL_PATH.parent)
+            if "fresh" in args.allow:
+                clear_checkpoints(CHECKPOINT_DIR)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(args)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
             for name, split in data.splits.items()
         }
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        with quiet_stderr():
-            import keras  # takes seconds, which a check of the data need not wait for
-
-            keras.ops.zeros(1)  # the first use of the device has its own lines to print
-        network, history = train(args, cached)
+        devices = start_keras(args)
+        network, history = train(args, cached, devices)
         info = save(network, cached, history, leakage=any(data.shared_patients.values()))
         evaluate_and_report(args, cached, network, info, history, boxes)
-        clear_checkpoints(CHECKPOINT_DIR)
+        if first:
+            clear_checkpoints(CHECKPOINT_DIR)
 
 
-def train(args: argparse.Namespace, cached: dict[str, CachedSplit]) -> tuple["keras.Model", History]:
+def start_keras(args: argparse.Namespace) -> str:
+    """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with quiet_stderr():
+        import keras
+
+        from cxr.parallel import join
+
+        keras.utils.set_random_seed(args.seed)
+        devices = join()
+        keras.ops.zeros(1)  # the first use of the device has its own lines to print
+    return devices
+
+
+def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str) -> tuple["keras.Model", History]:
     """Build and train the network; return it with its best weights, and the run's history."""
     import keras
 
     from cxr.network import SMALL_DATA_MOMENTUM, build_network, choose_precision
     from cxr.packing import in_float32
+    from cxr.parallel import is_first
     from cxr.training import fit
     from cxr.weights import load_start_weights
 
@@ -226,8 +243,10 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit]) -> tuple["ke
     if start.note:
         say(start.note)
     recipe = choose_recipe(args, start, precision)
-    say(f"Training on {keras.backend.backend()} in {precision} from {start.origin}, {recipe.epochs} epochs.")
-    log = epoch_logger(PROJECT_DIR / "logs")
+    say(
+        f"Training on {keras.backend.backend()}, {devices}, in {precision} from {start.origin}, {recipe.epochs} epochs."
+    )
+    log = epoch_logger(PROJECT_DIR / "logs") if is_first() else lambda rows: None
 
     def on_epoch(rows: list[dict]) -> None:
         say(epoch_line(rows[-1], recipe.epochs))
@@ -242,11 +261,15 @@ def save(network: "keras.Model", cached: dict[str, CachedSplit], history: Histor
     """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
     from cxr.modelfile import save_model
     from cxr.packing import describe_model, library_versions
+    from cxr.parallel import alone, is_first
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
     info = describe_model(network, cached, weights_origin=origin, settings=settings, leakage=leakage)
-    info = save_model(network, info, MODEL_PATH)
+    if not is_first():
+        return info
+    with alone():  # the file is read back, which is no business of the other processes
+        info = save_model(network, info, MODEL_PATH)
     say(f"Saved {MODEL_PATH} ({MODEL_PATH.stat().st_size / 1e6:.1f} MB).")
     return info
 
@@ -264,13 +287,17 @@ def evaluate_and_report(
     from cxr.gallery import make_gallery
     from cxr.modelfile import save_model
     from cxr.packing import describe_run
+    from cxr.parallel import alone, is_first
     from cxr.report import write_report
     from cxr.summary import describe_predictions, terminal_table
     from gradcam import heatmaps
 
     test = cached["test"]
     results = evaluate_test(network, info, test, boxes, heatmaps, args.seed)
-    info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
+    if not is_first():  # its devices were needed for the predictions
+        return
+    with alone():
+        info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
     predictions = results.predictions
     gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]
@@ -321,13 +348,15 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
     logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
-    data = check_data(args)
-    say(data.as_text())
-    if data.faults or args.check:
-        return data.exit_code
     try:
+        if configured_processes()[1]:  # the first process speaks for all
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
+        data = check_data(args)
+        say(data.as_text())
+        if data.faults or args.check:
+            return data.exit_code
         run(args, data)
-    except (BoxError, ImageError, LabelError, ModelFileError, ResumeError) as error:
+    except (BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
         return fail(error, 2)
     except DivergedError as error:
         return fail(error, 4)
@@ -342,6 +371,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
             return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)
+        if is_lost_peer(error):
+            lost = "Another process of this run has ended, so this one cannot go on either."
+            return fail(f"{lost} Start all of them again; they go on from the last checkpoint.", 6)
         raise
     return 0
 

@@ -11,11 +11,13 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cxr.durable import waiting_lock
 from cxr.images import ImageError, read_radiograph, to_model_input
 from cxr.labels import Split
 from cxr.problems import NUM_LISTED, shown
@@ -23,6 +25,7 @@ from cxr.progress import Progress
 
 CACHE_VERSION = 1  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
+BLOCK_BYTES = 128 * 2**20  # of pixels mapped at a time while decoding; more would count as this process's memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +75,12 @@ def cache_split(
     for old in cache_dir.glob(f"{stem}*.npy"):
         if not old.name.startswith(name):
             old.unlink()
-    pixels = _open_array(cache_dir / f"{name}.npy", (len(split.images), image_size, image_size, 1), np.uint8)
-    digests = _open_array(cache_dir / f"{name}.rows.npy", (len(split.images),), np.uint64)
-    _fill(split, image_dir, pixels, digests)
+    pixels_path = cache_dir / f"{name}.npy"
+    with waiting_lock(cache_dir / f".{split.name}.lock"):  # several processes of one run may share the folder
+        _open_array(pixels_path, (len(split.images), image_size, image_size, 1), np.uint8)
+        digests = _open_array(cache_dir / f"{name}.rows.npy", (len(split.images),), np.uint64)
+        _fill(split, image_dir, pixels_path, digests)
+    pixels = np.lib.format.open_memmap(pixels_path, mode="r+")
     pixels.flush()
     digests.flush()
     return CachedSplit(split, pixels, _fingerprint(split, digests))
@@ -116,11 +122,11 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     return array
 
 
-def _fill(split: Split, image_dir: Path, pixels: np.ndarray, digests: np.ndarray) -> None:
-    """Decode every row whose pixels do not fit its digest."""
+def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray) -> None:
+    """Decode every row whose pixels do not fit its digest, a block of rows at a time."""
     faults: dict[int, ImageError] = {}
 
-    def fill_row(row: int) -> None:
+    def fill_row(pixels: np.ndarray, row: int) -> None:
         if digests[row] and _digest(pixels[row]) == digests[row]:
             return
         try:
@@ -137,8 +143,10 @@ def _fill(split: Split, image_dir: Path, pixels: np.ndarray, digests: np.ndarray
     cv2.setNumThreads(1)  # one thread per radiograph is faster than several on one
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(fill_row, range(len(split.images))), start=1):
-                progress.show(done)
+            for rows in _blocks(pixels_path):
+                pixels = np.lib.format.open_memmap(pixels_path, mode="r+")  # mapped anew: forgets the last block
+                for done, _ in enumerate(pool.map(partial(fill_row, pixels), rows), start=rows.start + 1):
+                    progress.show(done)
     finally:
         cv2.setNumThreads(threads)
     if faults:
@@ -146,6 +154,13 @@ def _fill(split: Split, image_dir: Path, pixels: np.ndarray, digests: np.ndarray
         more = f"\nand {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
         message = f"{split.name}: {len(listed)} of {len(split.images)} radiographs cannot be used.\n"
         raise ImageError(faults[min(faults)].code, message + "\n".join(listed[:NUM_LISTED]) + more)
+
+
+def _blocks(pixels_path: Path) -> list[range]:
+    """Cut the rows of a cache into stretches of BLOCK_BYTES."""
+    pixels = np.load(pixels_path, mmap_mode="r")
+    num_rows, rows_in_block = len(pixels), max(1, BLOCK_BYTES // pixels[0].nbytes)
+    return [range(start, min(start + rows_in_block, num_rows)) for start in range(0, num_rows, rows_in_block)]
 
 
 def _digest(pixels: np.ndarray) -> np.uint64:

@@ -47,6 +47,26 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
 
+def pack(checkpoint: Checkpoint) -> memoryview:
+    """Return a checkpoint as bytes."""
+    record = json.dumps({"generation": checkpoint.generation, "record": checkpoint.record})
+    buffer = io.BytesIO()
+    np.savez(buffer, __record__=np.frombuffer(record.encode(), np.uint8), **checkpoint.arrays)
+    return buffer.getbuffer()
+
+
+def unpack(content: bytes) -> Checkpoint:
+    """Return the checkpoint that `pack` made bytes of.
+
+    Raises:
+        ValueError, KeyError, zipfile.BadZipFile: it is damaged.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    record = json.loads(arrays.pop("__record__").tobytes())
+    return Checkpoint(record["generation"], record["record"], arrays)
+
+
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Replace the older of the two generations.
 
@@ -54,10 +74,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         OSError: the disk refuses; both older generations are then as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = json.dumps({"generation": checkpoint.generation, "record": checkpoint.record})
-    buffer = io.BytesIO()
-    np.savez(buffer, __record__=np.frombuffer(record.encode(), np.uint8), **checkpoint.arrays)
-    content = buffer.getbuffer()
+    content = pack(checkpoint)
     path = folder / SLOTS[checkpoint.generation % 2]
     temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
     try:
@@ -121,7 +138,4 @@ def _read_file(path: Path) -> Checkpoint:
     head, _, payload = content.partition(b"\n")
     if head != FORMAT + hashlib.sha256(payload).hexdigest().encode():
         raise ValueError("its checksum does not fit")
-    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    record = json.loads(arrays.pop("__record__").tobytes())
-    return Checkpoint(record["generation"], record["record"], arrays)
+    return unpack(payload)

@@ -3,7 +3,7 @@
 Everything random is a function of (seed, epoch, row): a run that was stopped goes on with the very same batches.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ class RadiographBatches(keras.utils.PyDataset):
         training: bool = False,
         seed: int = 0,
         limits: AugmentationLimits | None = None,
+        own_rows: Callable[[int], slice] = slice,
     ) -> None:
         """Set up the batches; `set_epoch` chooses the epoch.
 
@@ -47,10 +48,12 @@ class RadiographBatches(keras.utils.PyDataset):
             training: shuffle, augment, and leave out the last incomplete batch (other rows in every epoch); without
                 it the rows come in the split's order, as they are, all of them.
             limits: of the augmentation (default: AugmentationLimits()).
+            own_rows: number of rows in a batch -> those that are prepared here; the others are another process's.
         """
         super().__init__()
         self.cached, self.batch_size = cached, min(batch_size, len(cached))
         self.training, self.seed, self.limits = training, seed, limits or AugmentationLimits()
+        self.own_rows = own_rows
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -70,6 +73,7 @@ class RadiographBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.rows(index)
+        rows = rows[self.own_rows(len(rows))]
         model_inputs = np.empty((len(rows), *self.cached.model_inputs.shape[1:]), np.uint8)
         for position, row in enumerate(rows):
             radiograph = self.cached.model_inputs[row]

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMP_PREFIX = ".tmp-"
 LOCK_NAME = ".train.lock"
+LOCK_POLL_SECONDS = 0.2
 
 
 class FolderError(OSError):
@@ -77,6 +79,18 @@ def training_lock(folder: Path) -> Iterator[None]:
             )
         os.truncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold the lock file at `path`, after waiting for whoever holds it; the system lets go of it with the process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        while not _try_lock(descriptor):
+            time.sleep(LOCK_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)

@@ -78,15 +78,13 @@ def choose_precision() -> str:
 
     bfloat16 has float32's range, so that no loss has to be scaled. On the CPU it gains nothing in training.
     """
-    if not keras.distribution.list_devices("gpu"):
-        return "float32"
-    if keras.backend.backend() == "tensorflow":
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and keras.distribution.list_devices("gpu"):
         import tensorflow as tf
 
-        capability = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0]).get(
-            "compute_capability", (0, 0)
-        )
-    elif keras.backend.backend() == "jax":
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        capability = details.get("compute_capability", (0, 0))
+    elif backend == "jax" and keras.distribution.list_devices()[0].startswith("gpu"):
         import jax
 
         capability = tuple(int(part) for part in str(jax.devices()[0].compute_capability).split("."))

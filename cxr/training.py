@@ -16,9 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from cxr import parallel
 from cxr.cache import CachedSplit
 from cxr.calibration import binary_cross_entropy
-from cxr.checkpoint import Checkpoint, check_identity, read_checkpoint, write_checkpoint
+from cxr.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
 from cxr.dataset import RadiographBatches, prepare_ahead
 from cxr.losses import make_loss, positive_weights
 from cxr.progress import Progress
@@ -70,13 +71,14 @@ def predict_split(
         between_batches: called after every batch; may raise to stop.
     Returns: float32 (n, outputs).
     """
-    batches = RadiographBatches(cached, batch_size)
+    batches, network = RadiographBatches(cached, batch_size), parallel.gathering(network)
+    full_size = parallel.whole_batch_size(batches.batch_size)
     rows = []
     for _, (model_inputs, _labels) in prepare_ahead(batches, 0):
-        missing = batches.batch_size - len(model_inputs)
+        missing = full_size - len(model_inputs)
         # One shape for all batches: another would have the backend compile the network once more.
         padded = np.concatenate([model_inputs, np.repeat(model_inputs[:1], missing, axis=0)])
-        rows.append(np.asarray(network.predict_on_batch(padded))[: len(model_inputs)])
+        rows.append(np.asarray(network.predict_on_batch(parallel.spread(padded)))[: len(model_inputs)])
         between_batches()
     return np.concatenate(rows).astype(np.float32)
 
@@ -126,7 +128,8 @@ def fit(
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
     logits = layer_output(network, "logits")
-    batches = RadiographBatches(train, recipe.batch_size, training=True, seed=recipe.seed)
+    batches = RadiographBatches(train, recipe.batch_size, training=True, seed=recipe.seed, own_rows=parallel.own_rows)
+    parallel.check_batch_size(batches.batch_size)
     run = _Run(network, logits, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
     _resume(run)
     run.saved_at = time.monotonic()
@@ -142,7 +145,7 @@ def fit(
 
 def _resume(run: _Run) -> None:
     """Take the run up where its checkpoint left it, if there is one."""
-    checkpoint = read_checkpoint(run.checkpoint_dir)
+    checkpoint = _common_checkpoint(run.checkpoint_dir)
     if checkpoint is None:
         return
     check_identity(checkpoint.record["identity"], run.identity)
@@ -156,8 +159,19 @@ def _resume(run: _Run) -> None:
         return
     logger.info("Resuming an unfinished run at epoch %d, batch %d.", run.state.epoch + 1, run.state.next_batch + 1)
     _enter_phase(run)
+    if (run.state.epoch, run.state.next_batch) == (run.phase.first_epoch, 0):
+        return  # saved between two phases: the optimiser in the file is the last phase's, and this one starts anew
     for k, variable in enumerate(run.logits.optimizer.variables):
         variable.assign(arrays[f"optimiser.{k}"])
+
+
+def _common_checkpoint(folder: Path) -> Checkpoint | None:
+    """Read the checkpoint; of several processes the first reads it for all, whose machines may not have it."""
+    checkpoint = read_checkpoint(folder) if parallel.is_first() else None
+    if not parallel.is_several():
+        return checkpoint
+    content = parallel.from_first(None if checkpoint is None else bytes(pack(checkpoint)))
+    return None if content is None else unpack(content)
 
 
 def _enter_phase(run: _Run) -> None:
@@ -206,11 +220,12 @@ def _train_epoch(run: _Run, stop: StopRequest) -> None:
 
 def _pause(run: _Run, stop: StopRequest) -> None:
     """Between two batches: stop if asked to, save if it is time."""
-    stopping = stop.requested  # looked at once: a signal between save and stop must not find the save left out
-    if stopping or time.monotonic() - run.saved_at > CHECKPOINT_SECONDS:
+    # Looked at once: a signal between save and stop must not find the save left out. Several processes stop together.
+    signal_number = parallel.largest(stop.signal_number if stop.requested else 0)
+    if signal_number or time.monotonic() - run.saved_at > CHECKPOINT_SECONDS:
         _save(run)
-    if stopping:
-        raise Stopped(stop.signal_number)
+    if signal_number:
+        raise Stopped(signal_number)
 
 
 def _end_epoch(run: _Run, stop: StopRequest) -> None:
@@ -245,7 +260,10 @@ def _end_epoch(run: _Run, stop: StopRequest) -> None:
 
 
 def _save(run: _Run) -> None:
+    run.saved_at = time.monotonic()
     run.state.generation += 1
+    if not parallel.is_first():
+        return
     # JSON has no infinity, but Python's reader and writer agree on one; the file is read by this module alone.
     record = {"identity": run.identity, "state": dataclasses.asdict(run.state)}
     arrays = {f"weight.{k}": weight for k, weight in enumerate(run.network.get_weights())}

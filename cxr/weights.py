@@ -11,7 +11,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -66,8 +66,7 @@ def load_start_weights(
     if source == "none":
         return StartWeights("none (random)", pretrained=False)
     if source != "imagenet":
-        origin, head = _load_file(model, findings, Path(source))
-        return StartWeights(origin, pretrained=True, head=head)
+        return _load_file(model, findings, Path(source))
     try:
         path = fetch_imagenet_weights()
     except OSError as error:
@@ -76,9 +75,8 @@ def load_start_weights(
         _load_file(model, findings, path)
         return StartWeights("ImageNet (keras.applications)", pretrained=True)
     if fallback is not None and Path(fallback).is_file():
-        origin, head = _load_file(model, findings, Path(fallback))
-        note = f"{reason}; starting from {fallback} instead: {origin}."
-        return StartWeights(origin, pretrained=True, note=note, head=head)
+        start = _load_file(model, findings, Path(fallback))
+        return replace(start, note=f"{reason}; starting from {fallback} instead: {start.origin}.")
     note = f"{reason}; starting from random weights instead."
     return StartWeights("none (random; ImageNet weights could not be fetched)", pretrained=False, note=note)
 
@@ -168,11 +166,8 @@ def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:
         group.create_dataset(name, data=half, chunks=half.shape, shuffle=True, compression="gzip")
 
 
-def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> tuple[str, bool]:
-    """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same.
-
-    Returns: the origin for ModelInfo, and whether the head was copied.
-    """
+def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> StartWeights:
+    """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same."""
     try:
         with path.open("rb") as file:
             if file.read(8) != HDF5_SIGNATURE:
@@ -194,7 +189,11 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> tuple
         _set_weights([head], [stored[head.name]], path)
     if origin is None:
         origin = f"{path.name}: {info.weights_origin}, then trained" if info else f"file {path.name}"
-    return origin, same_findings
+    *_, last = stored.values()
+    note = ""
+    if not known and last[0].ndim == 2:  # a dense layer: the head of a file that is not this project's
+        note = f"{path.name} has a head of {last[0].shape[1]} outputs without names; a new one is trained."
+    return StartWeights(origin, pretrained=True, note=note, head=same_findings)
 
 
 def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
@@ -202,13 +201,17 @@ def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
     group = file.get("model_weights", file)
     if "layer_names" not in group.attrs:
         raise ModelFileError(f"{path}: expected Keras' HDF5 layout (attribute 'layer_names'), which is not there.")
-    layers = {}
+    layers: dict[str, list[np.ndarray]] = {}
     for layer_name in _names(group, "layer_names"):
-        arrays = [np.asarray(group[layer_name][name]) for name in _names(group[layer_name], "weight_names")]
-        if any(not np.isfinite(array).all() for array in arrays):
-            raise ModelFileError(f"{path}: layer {layer_name} holds NaN or Inf. Give another file to --weights.")
-        if arrays:
-            layers[layer_name.replace("/", "_")] = arrays
+        weight_names = _names(group[layer_name], "weight_names")
+        # A whole model that is one layer of another keeps all its layers' weights in one group.
+        nested = len({name.rpartition("/")[0] for name in weight_names}) > 1
+        for name in weight_names:
+            array = np.asarray(group[layer_name][name])
+            if not np.isfinite(array).all():
+                raise ModelFileError(f"{path}: layer {layer_name} holds NaN or Inf. Give another file to --weights.")
+            owner = name.rpartition("/")[0] if nested else layer_name
+            layers.setdefault(owner.replace("/", "_"), []).append(array)
     return layers
 
 

@@ -16,8 +16,10 @@ ROOMS = {
     "metrics": ("calibration", "ranking", "metrics", "localisation"),
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
     "terminal": ("progress", "terminal"),
-    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history", "training"),
+    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history",
+                "processes", "parallel", "training"),
     "predictor": ("backend", "predictor"),
+    "scoring": ("scoring",),
     "drawing": ("colormap", "overlay", "panel"),
     "report": ("summary", "figure_style", "figures", "finding_panels", "report_page", "report"),
     "results": ("packing", "gallery", "evaluation"),
@@ -34,6 +36,7 @@ MAY_IMPORT = {
     "terminal": (),
     "dataset": LOWEST,
     "predictor": LOWEST,
+    "scoring": LOWEST,
     "drawing": LOWEST,
     "report": LOWEST,
     "results": (*LOWEST, "dataset", "drawing", "report"),
@@ -45,9 +48,10 @@ OWNERS = {
     "flask": ("app",),
     "waitress": ("cxr.server",),
     "pandas": ("cxr.labels", "cxr.report"),
-    "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.training",
-              "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),
+    "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.parallel",
+              "cxr.training", "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),
     "tensorflow": ("cxr.network",),
+    "jax": ("cxr.network", "cxr.parallel"),
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The cache of decoded radiographs, the batches and the augmentation."""
 
 import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -125,6 +127,43 @@ def test_killed_build_goes_on_and_damaged_rows_are_decoded_again(split, image_di
     np.testing.assert_array_equal(cache_split(split, image_dir, SIZE, tmp_path / "cache").model_inputs, whole)
 
 
+SLOW_BUILD = """
+import sys, time
+from cxr import cache
+from cxr.labels import Split
+import numpy as np
+
+def read_slowly(path, read=cache.read_radiograph):
+    time.sleep(0.01)
+    print(path.name, flush=True)
+    return read(path)
+
+cache.read_radiograph = read_slowly
+names = tuple(sys.argv[2:])
+split = Split("train", names, names, np.zeros((len(names), 2), np.float32), ("Mass", "Edema"))
+cache.cache_split(split, sys.argv[1], 32, sys.argv[1] + "/../cache")
+"""
+
+
+def test_build_killed_by_the_system_goes_on(image_dir, tmp_path, monkeypatch):
+    names = [f"{k}-{copy}.png" for copy in range(40) for k in range(5)]
+    for name in names:
+        os.link(image_dir / f"{name[0]}.png", image_dir / name)
+    build = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(image_dir), *names], stdout=subprocess.PIPE)
+    with build:
+        for _ in range(60):
+            assert build.stdout.readline()
+        build.kill()
+    monkeypatch.setattr(cache, "BLOCK_BYTES", 7 * SIZE * SIZE)  # blocks whose ends are no multiple of anything
+    split = Split("train", tuple(names), tuple(names), np.zeros((len(names), 2), np.float32), FINDINGS)
+    decoded = count_decodings(monkeypatch)
+    cached = cache_split(split, image_dir, SIZE, tmp_path / "cache")
+    assert 0 < len(decoded) <= len(names) - 60 + os.cpu_count()  # of the 60, only those at work when the kill came
+    for row, name in enumerate(names):
+        expected = to_model_input(decode_radiograph((image_dir / f"{name[0]}.png").read_bytes()), SIZE)
+        np.testing.assert_array_equal(cached.model_inputs[row], expected)
+
+
 def test_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
     (image_dir / "1.png").write_bytes(b"no picture")
     (image_dir / "2.png").write_bytes((image_dir / "2.png").read_bytes()[:100])
@@ -141,7 +180,7 @@ def test_full_disk_is_found_before_decoding(split, image_dir, tmp_path, monkeypa
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"the cache needs 0 MB, 0 MB are free. Make room, or use --image-size"):
         cache_split(split, image_dir, SIZE, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.npy")) == []
 
 
 def test_training_batches_shuffle_all_rows_and_keep_labels_with_their_radiographs():

@@ -170,6 +170,71 @@ def test_keras_files_of_any_age_load_by_name_or_order(network, other, tmp_path, 
     assert_same_backbone(other, backbone_weights(network))
 
 
+def write_keras_2_file(path, backbone, head_name, kind):
+    """Write what Keras 2.1 wrote for DenseNet121, average pooling and a sigmoid layer of 14.
+
+    Args:
+        backbone: keras.applications' DenseNet121 without top; the head is random.
+        kind: "weights" as of save_weights, "model" as of save (with optimiser), "nested" as of a model in which the
+            backbone is one layer.
+    """
+    rng = np.random.default_rng(4)
+    kept = {"conv1_conv": "conv1/conv", "conv1_bn": "conv1/bn", "conv1_relu": "conv1/relu"}
+    flat = [(kept.get(layer.name, layer.name), layer) for layer in backbone.layers]
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.1.6", b"tensorflow"
+        group = file if kind == "weights" else file.create_group("model_weights")
+        if kind != "weights":
+            file.attrs["model_config"] = b'{"class_name": "Model", "config": {"name": "model_1"}}'
+            file.create_group("optimizer_weights").attrs["weight_names"] = [b"Adam/iterations:0"]
+        stored = {name: [(name, layer)] for name, layer in flat} if kind != "nested" else {"densenet121": flat}
+        stored |= {"global_average_pooling2d_1": [], head_name: []}
+        group.attrs["layer_names"] = [name.encode() for name in stored]
+        for stored_name, layers in stored.items():
+            one = group.create_group(stored_name)
+            arrays = {
+                f"{name}/{variable.name}:0": variable.numpy() for name, layer in layers for variable in layer.weights
+            }
+            if stored_name == head_name:
+                arrays = {f"{head_name}/kernel:0": rng.normal(size=(1024, 14)), f"{head_name}/bias:0": np.zeros(14)}
+            one.attrs["weight_names"] = [name.encode() for name in arrays]
+            for name, array in arrays.items():
+                one.create_dataset(name, data=array.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def old_backbone():
+    keras.utils.set_random_seed(3)
+    backbone = keras.applications.DenseNet121(input_shape=(SIZE, SIZE, 3), include_top=False, weights=None)
+    rng = np.random.default_rng(5)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            low_high = ((0.8, 1.2), (-0.1, 0.1), (-0.1, 0.1), (0.8, 1.2))  # gamma, beta, moving mean, moving variance
+            layer.set_weights([rng.uniform(*span, layer.gamma.shape) for span in low_high])
+    return backbone
+
+
+@pytest.mark.parametrize(
+    ("head_name", "kind"),
+    [("predictions", "weights"), ("dense_1", "weights"), ("dense_1", "model"), ("dense_1", "nested")],
+    ids=["CheXNet-Keras", "course, weights", "course, whole model", "backbone nested"],
+)
+def test_densenet_files_of_keras_2_give_the_old_models_features(old_backbone, other, tmp_path, head_name, kind):
+    write_keras_2_file(tmp_path / "old.h5", old_backbone, head_name, kind)
+    head = other.get_layer("logits").get_weights()
+    start = load_start_weights(other, FINDINGS, str(tmp_path / "old.h5"))
+    assert (start.pretrained, start.head) == (True, False)
+    assert start.note == "old.h5 has a head of 14 outputs without names; a new one is trained."
+    for before, after in zip(head, other.get_layer("logits").get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    radiographs = np.random.default_rng(6).integers(0, 256, (2, SIZE, SIZE, 1)).astype(np.uint8)
+    rgb = keras.applications.densenet.preprocess_input(np.repeat(radiographs, 3, axis=-1).astype(np.float32))
+    expected = np.asarray(old_backbone(rgb, training=False))
+    features = keras.Model(other.input, other.get_layer("relu").output)(radiographs, training=False)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(np.asarray(features), expected, rtol=1e-4, atol=1e-4)
+
+
 def write_text(path):
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
 

@@ -251,6 +251,26 @@ def test_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeypatch
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkeypatch):
+    recipe = Recipe(epochs=3, head_epochs=1, batch_size=4, learning_rate=0.01, seed=5)
+    weights, history = run_fit(tmp_path / "whole", recipe)
+    train_epoch = training._train_epoch
+
+    def die_in_the_second_epoch(run, stop):
+        if run.state.epoch == 1:
+            raise KeyboardInterrupt
+        train_epoch(run, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_train_epoch", die_in_the_second_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            run_fit(tmp_path / "died", recipe)
+    resumed_weights, resumed_history = run_fit(tmp_path / "died", recipe, weights_seed=99)
+    assert resumed_history == history
+    for one, other in zip(weights, resumed_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+
+
 @pytest.mark.slow  # compiles DenseNet121 for training three times
 def test_densenet_resumes_to_the_same_weights(tmp_path):
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3, seed=3)

@@ -1,0 +1,194 @@
+"""Whole folders through one model: decoding ahead, and a table that survives a kill."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from radiographs import radiograph
+from served_model import FINDINGS, served_predictor
+
+import gradcam
+from cxr import scoring
+from cxr.images import ImageError
+from cxr.scoring import NOTE_NAME, AnswerTable, decode_ahead
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = {"model": "m", "top": 3}
+
+
+def write_pictures(folder, count):
+    folder.mkdir()
+    for k in range(count):
+        cv2.imwrite(str(folder / f"{k:03d}.png"), radiograph(96, 80, k))
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def read_rows(folder):
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def open_table(folder, files, job=JOB):
+    time.sleep(0.02)  # the clock of file times is coarse, and a file as young as the note counts as changed
+    return AnswerTable(folder, ("Mass", "Edema"), job, files)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def start_and_die(folder, files, names, job=JOB):
+    """Leave what a job leaves that is killed after answering some files."""
+    with pytest.raises(Killed), open_table(folder, files, job) as table:
+        for position, name in enumerate(names):
+            table.add(name, np.array([position / 8, 0.5]))
+        raise Killed
+
+
+def test_decode_ahead_gives_every_file_in_order_and_errors_in_their_place(tmp_path):
+    files = write_pictures(tmp_path / "in", 30)
+    files["007.png"].write_bytes(b"not a picture")
+    files["011.png"].unlink()
+    found = list(decode_ahead(list(files.values())))
+    assert [position for position, _ in found] == list(range(30))
+    assert isinstance(found[7][1], ImageError)
+    assert isinstance(found[11][1], FileNotFoundError)
+    for position, pixels in found:
+        if position not in (7, 11):
+            np.testing.assert_array_equal(pixels, radiograph(96, 80, position))
+
+
+def test_decode_ahead_holds_a_few_files_only(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(scoring, "read_radiograph", lambda file: started.append(file))
+    for position, _ in decode_ahead([Path(str(k)) for k in range(500)]):
+        assert len(started) <= position + scoring.NUM_AHEAD * os.cpu_count()
+        if position == 100:
+            break
+
+
+def test_table_is_on_disk_row_by_row_and_leaves_no_note(tmp_path):
+    files = write_pictures(tmp_path / "in", 3)
+    with open_table(tmp_path / "out", files) as table:
+        assert table.finished == frozenset()
+        table.add("000.png", np.array([0.25, 1e-7]))
+        assert read_rows(tmp_path / "out") == [["Image", "Mass", "Edema"], ["000.png", "0.250000", "0.000000"]]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+def test_killed_job_goes_on_in_the_files_order(tmp_path):
+    files, out = write_pictures(tmp_path / "in", 4), tmp_path / "out"
+    start_and_die(out, files, ["001.png", "003.png"])
+    with (out / "predictions.csv").open("a") as table:
+        table.write("002.png,0.1")  # the row at which the kill came
+    with open_table(out, files) as table:
+        assert table.finished == {"001.png", "003.png"}
+        for name in ("000.png", "002.png"):
+            table.add(name, np.array([1.0, 1.0]))
+    assert [row[0] for row in read_rows(out)[1:]] == ["000.png", "001.png", "002.png", "003.png"]
+    assert read_rows(out)[4] == ["003.png", "0.125000", "0.500000"]
+    with open_table(out, files) as table:  # that job was finished: the next one starts anew
+        assert table.finished == frozenset()
+
+
+@pytest.mark.parametrize("change", ["other job", "damaged note", "no note", "other findings", "no table"])
+def test_other_jobs_start_anew(tmp_path, change):
+    files, out = write_pictures(tmp_path / "in", 2), tmp_path / "out"
+    start_and_die(out, files, ["000.png"], {"model": "other"} if change == "other job" else JOB)
+    if change == "damaged note":
+        (out / NOTE_NAME).write_text("{")
+    elif change == "no note":
+        (out / NOTE_NAME).unlink()
+    elif change == "no table":
+        (out / "predictions.csv").unlink()
+    elif change == "other findings":
+        text = (out / "predictions.csv").read_text()
+        (out / "predictions.csv").write_text(text.replace("Edema", "Hernia"))
+    with open_table(out, files) as table:
+        assert table.finished == frozenset()
+        assert read_rows(out) == [["Image", "Mass", "Edema"]]
+        assert json.loads((out / NOTE_NAME).read_text()) == JOB
+
+
+def test_changed_removed_and_look_alike_files_are_done_again(tmp_path):
+    files, out = write_pictures(tmp_path / "in", 5), tmp_path / "out"
+    start_and_die(out, files, list(files))
+    files["001.png"].write_bytes(files["002.png"].read_bytes())
+    os.utime(files["001.png"], (1, 1))  # as a copy that keeps the old time
+    del files["003.png"]
+    files["004.jpg"] = files["004.png"]  # shares the stem of 004.png, so that their overlays are numbered
+    with open_table(out, files) as table:
+        assert table.finished == {"000.png", "002.png"}
+
+
+ANSWER_UNTIL_KILLED = """
+import sys
+from pathlib import Path
+import numpy as np
+from cxr.scoring import AnswerTable, decode_ahead
+
+files = {path.name: path for path in sorted(Path(sys.argv[1]).iterdir())}
+with AnswerTable(Path(sys.argv[2]), ("Mass", "Edema"), {"model": "m", "top": 3}, files) as table:
+    for name, (_, pixels) in zip(files, decode_ahead(list(files.values()))):
+        table.add(name, np.array([pixels.mean() / 255, 0.5]))
+        print(name, flush=True)
+    sys.stdin.read()  # waits for the kill
+"""
+
+
+def test_killed_process_leaves_every_row_that_it_reported(tmp_path):
+    files, out = write_pictures(tmp_path / "in", 40), tmp_path / "out"
+    time.sleep(0.02)
+    code = [sys.executable, "-c", ANSWER_UNTIL_KILLED, str(tmp_path / "in"), str(out)]
+    with subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as run:
+        for _ in range(15):
+            assert run.stdout.readline()
+        run.kill()
+    with open_table(out, files) as table:
+        assert set(list(files)[:15]) <= table.finished
+        for name in set(files) - table.finished:
+            table.add(name, np.array([radiograph(96, 80, int(name[:3])).mean() / 255, 0.5]))
+    expected = [[name, f"{radiograph(96, 80, k).mean() / 255:.6f}", "0.500000"] for k, name in enumerate(files)]
+    assert read_rows(out)[1:] == expected
+
+
+def test_command_that_died_goes_on_without_answering_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, precision: served_predictor())
+    files = write_pictures(tmp_path / "in", 12)
+    time.sleep(0.02)
+    answered, explain = [], gradcam.explain
+
+    def explain_until_killed(predictor, pixels):
+        if len(answered) == 5:
+            raise Killed
+        answered.append(pixels)
+        return explain(predictor, pixels)
+
+    monkeypatch.setattr(gradcam, "explain", explain_until_killed)
+    with pytest.raises(Killed):
+        gradcam.main(["in", "--top", "1"])
+    assert len(read_rows(Path("gradcam_out"))) == 1 + 5
+    monkeypatch.setattr(gradcam, "explain", lambda *args: answered.append(args[1]) or explain(*args))
+    assert gradcam.main(["in", "--top", "1"]) == 0
+    assert "Going on with an unfinished job: 5 of 12 files are done." in capsys.readouterr().out
+    for position, pixels in enumerate(answered):  # each file once
+        np.testing.assert_array_equal(pixels, radiograph(96, 80, position))
+    assert len(answered) == 12
+    rows = read_rows(Path("gradcam_out"))
+    assert [row[0] for row in rows[1:]] == list(files)
+    assert rows[0] == ["Image", *FINDINGS]
+    assert len(list(Path("gradcam_out").glob("*.png"))) == 12
+    assert not Path("gradcam_out", NOTE_NAME).exists()
+    for position in (0, 7, 11):
+        expected = explain(served_predictor(), radiograph(96, 80, position)).probabilities
+        np.testing.assert_allclose([float(cell) for cell in rows[position + 1][1:]], expected, atol=1e-6)
+    assert gradcam.main(["in", "--finding", "Hernia"]) == 0  # a finished job starts anew
+    assert len(answered) == 24

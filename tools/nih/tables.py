@@ -1,0 +1,161 @@
+"""NIH's label table and split lists in, the rows of three splits by patient out.
+
+Reads Data_Entry_2017_v2020.csv, train_val_list.txt and test_list.txt, plain or gzipped. Nothing is guessed: a line that
+cannot be understood stops the work with its number.
+"""
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# In the order of the sample's CSVs, spelled as in NIH's table.
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+NO_FINDING = "No Finding"
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+CSV_NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
+GZIP_MARK = b"\x1f\x8b"
+
+
+class PrepareError(ValueError):
+    """NIH's files are not what this tool expects; the message says where and what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the label table."""
+
+    image: str
+    patient: str
+    findings: frozenset[str]
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """Read the label table: image name -> entry.
+
+    Raises: PrepareError naming the line; OSError where the file cannot be read.
+    """
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""))
+    header = [name.strip() for name in next(reader, [])]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise PrepareError(
+            f"{path.name}: expected the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}. "
+            "Give NIH's Data_Entry_2017_v2020.csv to --entries."
+        )
+    positions = [header.index(name) for name in COLUMNS]
+    entries: dict[str, Entry] = {}
+    for cells in filter(None, reader):
+        where = f"{path.name} line {reader.line_num}"
+        if len(cells) <= max(positions):
+            raise PrepareError(f"{where}: expected {len(header)} fields, found {len(cells)}. Download the file again.")
+        image, labels, patient = (cells[position].strip() for position in positions)
+        if image in entries:
+            raise PrepareError(f"{where}: image {image!r} is there twice. Download the file again.")
+        if not image or not patient:
+            raise PrepareError(f"{where}: blank image name or patient. Download the file again.")
+        entries[image] = Entry(image, patient, _parse_labels(labels, where))
+    if not entries:
+        raise PrepareError(f"{path.name}: no rows below the header. Download the file again.")
+    return entries
+
+
+def _parse_labels(text: str, where: str) -> frozenset[str]:
+    """Turn "Edema|Effusion" into names, and "No Finding" into none."""
+    names = frozenset(text.split("|"))
+    unknown = names - {*FINDINGS, NO_FINDING}
+    if unknown or (NO_FINDING in names and len(names) > 1):
+        raise PrepareError(f"{where}: expected '{NO_FINDING}' or some of the 14 findings, received {text!r:.80}.")
+    return names - {NO_FINDING}
+
+
+def read_list(path: Path) -> list[str]:
+    """Read a split list, one image name a line.
+
+    Raises: PrepareError where it is empty or names an image twice.
+    """
+    names = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+    if not names or len(set(names)) < len(names):
+        raise PrepareError(
+            f"{path.name}: expected image names, each once; found {len(names)}, {len(set(names))} distinct."
+        )
+    return names
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return (gzip.decompress(data) if data.startswith(GZIP_MARK) else data).decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise PrepareError(f"{path.name}: not readable as text ({error}). Download the file again.") from error
+
+
+def official_splits(
+    entries: dict[str, Entry], train_val: Sequence[str], test: Sequence[str]
+) -> tuple[list[Entry], list[Entry]]:
+    """Look up the images of NIH's two lists, in the lists' order.
+
+    Raises: PrepareError where a listed image is not in the table, or an image or a patient is in both lists.
+    """
+    unknown = [name for name in (*train_val, *test) if name not in entries]
+    if unknown:
+        raise PrepareError(
+            f"{len(unknown)} listed images are not in the label table, for example {unknown[0]!r}. "
+            "The table and the lists belong together; give those of one release."
+        )
+    parts = [entries[name] for name in train_val], [entries[name] for name in test]
+    for what, names in (
+        ("images", set(train_val) & set(test)),
+        ("patients", {e.patient for e in parts[0]} & {e.patient for e in parts[1]}),
+    ):
+        if names:
+            raise PrepareError(
+                f"{len(names)} {what} are in both lists. With them scores on the test split would be too good; give "
+                "NIH's own lists."
+            )
+    return parts
+
+
+def split_off_patients(entries: Sequence[Entry], share: float, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Draw whole patients at random until they have at least `share` of the images.
+
+    Returns: the rest and the drawn, each in the given order. The draw depends on the patient ids and the seed alone.
+    """
+    patients = sorted({entry.patient for entry in entries})
+    num_images = dict.fromkeys(patients, 0)
+    for entry in entries:
+        num_images[entry.patient] += 1
+    drawn: set[str] = set()
+    count = 0
+    for position in np.random.default_rng(seed).permutation(len(patients)):
+        if count >= share * len(entries):
+            break
+        drawn.add(patients[position])
+        count += num_images[patients[position]]
+    return [e for e in entries if e.patient not in drawn], [e for e in entries if e.patient in drawn]
+
+
+def csv_text(entries: Iterable[Entry]) -> str:
+    """Return a split in the project's schema: Image, one 0/1 column per finding, Patientid."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Image", *FINDINGS, "Patientid"])
+    writer.writerows([e.image, *(int(name in e.findings) for name in FINDINGS), e.patient] for e in entries)
+    return text.getvalue()
+
+
+def describe(name: str, entries: Sequence[Entry]) -> str:
+    """Say in one line what a split holds."""
+    counts = {finding: sum(finding in entry.findings for entry in entries) for finding in FINDINGS}
+    rarest = min(counts, key=counts.get)
+    return (
+        f"{CSV_NAMES[name]}: {len(entries):,} images of {len({e.patient for e in entries}):,} patients, "
+        f"{sum(not e.findings for e in entries):,} without finding; rarest: {rarest} ({counts[rarest]:,})"
+    )

@@ -1,0 +1,123 @@
+"""Image archives into one folder, in parallel, resized on the way if wanted; a second run does only what is missing.
+
+An archive is another's file: only regular members whose names the label table knows are written, by that name, and
+nothing else ever touches the disk.
+"""
+
+import os
+import struct
+import tarfile
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import cv2
+
+from cxr.durable import TEMP_PREFIX
+from cxr.images import ImageError, decode_radiograph, to_model_input
+from cxr.progress import Progress
+from tools.nih.tables import PrepareError
+
+IHDR = slice(16, 24)  # width and height of a PNG, big-endian (PNG specification, section 11.2.1)
+NUM_AHEAD = 4  # members in memory for each worker
+MAX_MEMBER_BYTES = 32 * 2**20  # no radiograph of the set is near it; stops a bomb
+PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 4]
+
+
+def unpack_archive(path: Path, image_dir: Path, known: Collection[str], image_size: int | None = None) -> int:
+    """Write the radiographs of one archive into the folder.
+
+    Args:
+        known: the image names that may be written.
+        image_size: side in pixels to resize to, as the network's input is resized; None copies the files as they are.
+    Returns: how many files were written; those that were there already are passed over.
+    Raises:
+        PrepareError: the archive is damaged, holds something else than known radiographs, or one cannot be decoded.
+    """
+    image_dir.mkdir(parents=True, exist_ok=True)
+    num_written = 0
+
+    def write(name: str, data: bytes) -> None:
+        content = data if image_size is None else _resized(name, data, image_size)
+        temp = image_dir / f"{TEMP_PREFIX}{os.getpid()}-{name}"
+        temp.write_bytes(content)
+        temp.replace(image_dir / name)
+
+    progress = Progress(f"{path.name}: MB", path.stat().st_size // 1_000_000)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one thread per radiograph is faster than several on one
+    try:
+        with path.open("rb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            pending: deque[Future] = deque()
+            try:
+                for name, data in _members(
+                    file, path.name, known, lambda n, size: _is_there(image_dir / n, size, image_size)
+                ):
+                    pending.append(pool.submit(write, name, data))
+                    num_written += 1
+                    if len(pending) > NUM_AHEAD * os.cpu_count():
+                        pending.popleft().result()
+                    progress.show(min(file.tell() // 1_000_000, progress.total - 1))
+                while pending:
+                    pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+    finally:
+        cv2.setNumThreads(threads)
+    return num_written
+
+
+def _members(
+    file, archive: str, known: Collection[str], is_there: Callable[[str, int], bool]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (image name, content) of the members that are not there yet, in the archive's order."""
+    try:
+        with tarfile.open(fileobj=file, mode="r|gz") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                name = checked_name(member, archive, known)
+                if not is_there(name, member.size):
+                    yield name, tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
+            raise
+        raise PrepareError(f"{archive}: damaged ({error}). Delete it and download it again.") from error
+
+
+def checked_name(member: tarfile.TarInfo, archive: str, known: Collection[str]) -> str:
+    """Return the image name under which a member may be written.
+
+    Raises: PrepareError for links, devices, paths that lead elsewhere, and names that the label table does not hold.
+    """
+    path = PurePosixPath(member.name)
+    parts = [part for part in path.parts if part != "."]
+    harmless = member.isreg() and parts and not path.is_absolute() and parts[:-1] in ([], ["images"])
+    if not harmless or parts[-1] not in known or member.size > MAX_MEMBER_BYTES:
+        raise PrepareError(
+            f"{archive}: member {member.name!r:.80} is not a radiograph of the label table. Expected regular files "
+            "images/NAME.png; nothing of it was written. Download the archive again."
+        )
+    return parts[-1]
+
+
+def _is_there(path: Path, num_bytes: int, image_size: int | None) -> bool:
+    """Whether a file is what unpacking would write; files come whole or not at all, so that their size tells."""
+    try:
+        if image_size is None:
+            return path.stat().st_size == num_bytes
+        with path.open("rb") as file:
+            head = file.read(IHDR.stop)
+    except FileNotFoundError:
+        return False
+    return len(head) == IHDR.stop and struct.unpack(">II", head[IHDR]) == (image_size, image_size)
+
+
+def _resized(name: str, data: bytes, image_size: int) -> bytes:
+    try:
+        radiograph = decode_radiograph(data)
+    except ImageError as error:
+        raise PrepareError(f"{name}: {error} Download its archive again.") from error
+    return cv2.imencode(".png", to_model_input(radiograph, image_size), PNG_FAST)[1].tobytes()
