@@ -228,8 +228,9 @@ def _write_pictures(
 
         path = outputs.claim(name, "panel")
         path.parent.mkdir(parents=True, exist_ok=True)
+        warning = UNUSUAL_TEXT if answer.unusual else ""
         captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
-        path.write_bytes(draw_panel(name, radiograph, captioned, answer.probabilities, info))
+        path.write_bytes(draw_panel(name, radiograph, captioned, answer.probabilities, info, warning))
         _say(f"    -> {path}")
 
 

@@ -1,7 +1,7 @@
 """Inference side by side: the raw OpenVINO graph, this project, Keras, TensorFlow, and two Grad-CAM libraries.
 
     python -m benchmarks.bench_inference                  # all that is installed; a few minutes
-    python -m benchmarks.bench_inference --rounds 50 --bf16
+    python -m benchmarks.bench_inference --rounds 100 --engines openvino-f32,openvino-bf16
 
 Every engine runs in a process of its own, for Keras has one backend per process and thread pools disturb each other.
 The processes take turns in an order drawn anew each round, one untimed and three timed calls per turn, so that whatever
@@ -283,14 +283,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="turns of each contender (default: 30)")
     parser.add_argument("--startups", type=int, default=3, help="fresh processes per backend (default: 3)")
-    parser.add_argument("--bf16", action="store_true", help="measure bfloat16 too, on a processor that has it")
+    parser.add_argument("--engines", default=",".join(ENGINES), metavar="A,B", help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     args = parser.parse_args()
-    engines = [name for name in ENGINES if args.bf16 or name != "openvino-bf16"]
+    engines = args.engines.split(",")
+    if not set(engines) <= set(ENGINES):
+        parser.error(f"argument --engines: expected some of {', '.join(ENGINES)}")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before the start")
 
-    startup = measure_startup(args.startups)
+    startup = measure_startup(args.startups) if args.startups else []
     for row in startup:
         print(
             f"start-up to first answer, {row['backend']}: median {row['seconds']:.1f} s, fastest {row['fastest']:.1f} "

@@ -21,6 +21,7 @@ from cxr.images import decode_radiograph, read_radiograph
 from cxr.modelfile import load_model
 from cxr.novelty import AspectStatistics
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
+from cxr.panel import CaptionedOverlay, draw_panel
 
 ROOT = Path(__file__).parents[1]
 
@@ -334,6 +335,24 @@ def test_panel_is_one_picture_per_image(run_main, tmp_path):
     panel = cv2.imread("gradcam_out/x-panel.png")
     assert panel.shape[1] > 1000
     assert len(np.unique(panel.reshape(-1, 3), axis=0)) > 1000  # not an empty canvas
+
+
+def test_panel_carries_the_warning_where_there_is_one_and_no_legend_without_heat():
+    radiograph = np.full((90, 90), 50, np.uint8)
+    probabilities = np.full(14, 0.1, np.float32)
+
+    def colours(overlays, warning):
+        data = draw_panel("x.png", radiograph, overlays, probabilities, served_model().info, warning)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int)
+        red, green, blue = np.moveaxis(picture, 2, 0)
+        reddish = (red > 200) & (green < 180) & (blue < 180) & (blue > 90)  # the warning's text, not the bars' orange
+        yellowish = (red > blue + 60) & (green > 0.65 * red)  # the warm end of the legend; no bar is that warm here
+        return reddish.any(), yellowish.any()
+
+    cold = CaptionedOverlay(overlay_heatmap(radiograph, np.zeros((3, 3))), 0, "no positive evidence")
+    assert colours([], "") == (False, False)
+    assert colours([], gradcam.UNUSUAL_TEXT) == (True, False)
+    assert colours([cold], "") == (False, True)
 
 
 def test_script_runs_on_openvino_and_draws_no_panel_unasked(tmp_path):
