@@ -5,11 +5,18 @@ import importlib.util
 import os
 import sys
 
+# What Keras imports wherever it is installed, and predicting has no use for: together some 70 MB.
+OPTIONAL_FOR_KERAS = ("matplotlib", "pandas", "sklearn")
 
-class _WithoutTensorFlow(importlib.abc.MetaPathFinder):
+
+class _Lean(importlib.abc.MetaPathFinder):
+    """Hide TensorFlow from this process, and from Keras, while it is being imported, what it can do without."""
+
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "tensorflow":
-            raise ModuleNotFoundError("TensorFlow is left out of this process: Keras runs on OpenVINO.", name=fullname)
+        keras = sys.modules.get("keras")
+        keras_is_coming = keras is not None and not hasattr(keras, "__version__")  # the last but one name that it sets
+        if fullname == "tensorflow" or (keras_is_coming and fullname in OPTIONAL_FOR_KERAS):
+            raise ModuleNotFoundError(f"{fullname} is left out of this process: Keras only predicts.", name=fullname)
 
 
 def choose_inference_backend() -> None:
@@ -20,4 +27,4 @@ def choose_inference_backend() -> None:
     """
     os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
     if os.environ["KERAS_BACKEND"] == "openvino":
-        sys.meta_path.insert(0, _WithoutTensorFlow())
+        sys.meta_path.insert(0, _Lean())
