@@ -121,9 +121,9 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
     numbers = (
-        ("--image-size", "PIXELS", number(int, 32, 1024), 128, "side of the model input (default: 128)"),
+        ("--image-size", "PIXELS", number(int, 32, 1024), 192, "side of the model input (default: 192)"),
         ("--batch-size", "N", number(int, 1), 16, "images per training step (default: 16)"),
-        ("--epochs", "N", number(int, 1), 6, "passes over the training images (default: 6; from none, 30 and more)"),
+        ("--epochs", "N", number(int, 1), 4, "passes over the training images (default: 4; from none, 30 and more)"),
         ("--learning-rate", "RATE", number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
         ("--seed", "N", number(int, 0), 0, "same seed, same metrics (default: 0)"),
     )
@@ -346,7 +346,8 @@ def main(argv: list[str] | None = None) -> int:
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    logging.basicConfig(handlers=[SayHandler()], level=logging.INFO, force=True)
+    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
+    logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
     try:
         if configured_processes()[1]:  # the first process speaks for all
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process

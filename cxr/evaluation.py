@@ -11,7 +11,7 @@ from cxr.cache import CachedSplit
 from cxr.calibration import Calibration
 from cxr.gallery import choose_cases
 from cxr.localisation import Box, Localisation, localise
-from cxr.metrics import Evaluation, Predictions, evaluate
+from cxr.metrics import Evaluation, FindingEvaluation, Predictions, evaluate
 from cxr.modelinfo import ModelInfo
 from cxr.training import layer_output, predict_split
 
@@ -81,7 +81,21 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "mean_auroc_interval": [evaluation.mean_auroc.low, evaluation.mean_auroc.high],
         "num_defined": evaluation.num_defined,
         "auroc": {row.finding: row.auroc.value for row in evaluation.findings},
+        "findings": {row.finding: _summarise_finding(row) for row in evaluation.findings},
         "accuracy": evaluation.accuracy,
         "baseline_accuracy": evaluation.baseline_accuracy,
         "loss": evaluation.stated.loss,
+    }
+
+
+def _summarise_finding(row: FindingEvaluation) -> dict[str, Any]:
+    rates = {
+        name: {"sensitivity": confusion.sensitivity, "specificity": confusion.specificity}
+        for name, confusion in (("at_default", row.at_default), ("at_chosen", row.at_chosen))
+    }
+    return {
+        "positives": row.support,
+        "auroc_interval": [row.auroc.low, row.auroc.high],
+        "average_precision": row.average_precision.value,
+        **rates,
     }

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr.novelty import FeatureStatistics
+from cxr.novelty import AspectStatistics
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # 1 checks for unlike pictures by the pooled features alone
 DISCLAIMER = "Prototype for education. Not intended for clinical use."
 
 
@@ -52,7 +53,7 @@ class ModelInfo:
         test_metrics: summary of the test split. Empty before the evaluation.
         settings: the training settings and the library versions.
         leakage: True where the run was told to accept patients shared between splits.
-        feature_statistics: of the pooled training features, for the check of unlike inputs.
+        feature_statistics, layout_statistics: of the training radiographs, for the check of unlike pictures.
         golden: a radiograph with its probabilities.
     """
 
@@ -74,14 +75,23 @@ class ModelInfo:
     created: str = ""
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
-    feature_statistics: FeatureStatistics | None = None
+    feature_statistics: AspectStatistics | None = None
+    layout_statistics: AspectStatistics | None = None
     golden: GoldenRadiograph | None = None
+
+
+# The fields of ModelInfo that hold arrays; they are stored as data sets, not in the JSON.
+RECORDS = {
+    "feature_statistics": AspectStatistics,
+    "layout_statistics": AspectStatistics,
+    "golden": GoldenRadiograph,
+}
 
 
 def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
     """Collect the arrays that are stored as data sets, under the names they have in the file."""
     arrays = {}
-    for group in ("feature_statistics", "golden"):
+    for group in RECORDS:
         record = getattr(info, group)
         if record is not None:
             names = [one.name for one in dataclasses.fields(record)]
@@ -90,8 +100,7 @@ def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
 
 
 def info_to_json(info: ModelInfo) -> str:
-    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info)}
-    del plain["feature_statistics"], plain["golden"]
+    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info) if one.name not in RECORDS}
     return json.dumps(_plain(plain), allow_nan=False, sort_keys=True)
 
 
@@ -116,19 +125,20 @@ def info_from_json(text: str, arrays: dict[str, np.ndarray]) -> ModelInfo:
         ValueError, TypeError, KeyError: the text is not ModelInfo's JSON.
     """
     plain = json.loads(text)
-    if plain.get("schema_version") != SCHEMA_VERSION:
+    if plain.get("schema_version") not in READABLE_VERSIONS:
         raise ModelFileError(
             f"expected ModelInfo of schema version {SCHEMA_VERSION}, found {plain.get('schema_version')!r}. "
             "Use the version of this project that saved the file, or train again."
         )
     for name in ("findings", "thresholds", "feature_shape"):
         plain[name] = tuple(plain[name])
-    records: dict[str, dict[str, Any]] = {"feature_statistics": {}, "golden": {}}
+    records: dict[str, dict[str, Any]] = {name: {} for name in RECORDS}
     for name, array in arrays.items():
         group, one = name.split(".")
         records[group][one] = array if array.ndim else array.item()
-    if records["feature_statistics"]:
-        plain["feature_statistics"] = FeatureStatistics(**records["feature_statistics"])
-    if records["golden"]:
-        plain["golden"] = GoldenRadiograph(**records["golden"])
+    if plain["schema_version"] == 1 and records["feature_statistics"]:
+        # It holds the percentiles 0 to 100 of the validation distances, the last but one of which was the limit.
+        records["feature_statistics"]["limit"] = float(records["feature_statistics"].pop("reference_distances")[99])
+    plain["schema_version"] = SCHEMA_VERSION
+    plain |= {name: RECORDS[name](**values) for name, values in records.items() if values}
     return ModelInfo(**plain)

@@ -21,11 +21,11 @@ from cxr.labels import Split
 from cxr.metrics import THRESHOLD_RULE, choose_thresholds
 from cxr.modelinfo import GoldenRadiograph, ModelInfo
 from cxr.network import build_network
-from cxr.novelty import FeatureStatistics, fit_feature_statistics
+from cxr.novelty import AspectStatistics, fit_statistics, layout_features
 from cxr.report_page import RunRecord
 from cxr.training import layer_output, predict_split
 
-MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the feature statistics: two per feature
+MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the check of unlike pictures: two per feature
 BATCH_SIZE = 32
 
 
@@ -50,9 +50,9 @@ def describe_model(network: keras.Model, cached: dict[str, CachedSplit], **known
         split_sizes={
             name: {"images": len(one), "patients": len(set(one.split.patients))} for name, one in cached.items()
         },
-        feature_statistics=_feature_statistics(network, cached["train"], val),
         data_fingerprint=_fingerprint(cached),
         golden=GoldenRadiograph(np.array(val.model_inputs[0]), sigmoid(logits[0]).astype(np.float32)),
+        **_aspect_statistics(network, cached["train"], val),
         **known,
     )
 
@@ -85,15 +85,18 @@ def _fingerprint(cached: dict[str, CachedSplit]) -> str:
     return hashlib.sha256("".join(one.fingerprint for one in cached.values()).encode()).hexdigest()
 
 
-def _feature_statistics(network: keras.Model, train: CachedSplit, val: CachedSplit) -> FeatureStatistics | None:
-    """Fit the statistics on training radiographs as they are, not augmented; None where there are too few."""
-    if len(train) < 2:
-        return None
+def _aspect_statistics(network: keras.Model, train: CachedSplit, val: CachedSplit) -> dict[str, AspectStatistics]:
+    """Fit ModelInfo's statistics on training radiographs as they are, not augmented; none where there are too few."""
+    if len(train) < 2 or len(val) < 2:
+        return {}
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_STATISTICS_IMAGES])
-    pooled = layer_output(network, "pooled")
-    return fit_feature_statistics(
-        predict_split(pooled, train.select(rows), BATCH_SIZE), predict_split(pooled, val, BATCH_SIZE)
-    )
+    train, pooled = train.select(rows), layer_output(network, "pooled")
+    return {
+        "feature_statistics": fit_statistics(
+            predict_split(pooled, train, BATCH_SIZE), predict_split(pooled, val, BATCH_SIZE)
+        ),
+        "layout_statistics": fit_statistics(layout_features(train.model_inputs), layout_features(val.model_inputs)),
+    }
 
 
 def library_versions() -> dict[str, str]:

@@ -16,11 +16,14 @@ from cxr.overlay import draw_legend
 
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
 ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same
+WARNING = "#ff8a80"
 DPI = 150
 # Inches.
-MARGIN, GAP, TITLE, CAPTION, FOOTER = 0.3, 0.2, 0.55, 0.5, 0.6
+MARGIN, GAP, TITLE, WARNING_LINE, CAPTION, FOOTER = 0.3, 0.2, 0.55, 0.35, 0.5, 0.6
+TITLE_CHARACTER = 0.15  # width of an average one in bold at 16 points
 PICTURE_WIDTH, BARS_WIDTH, MIN_BARS_HEIGHT = 3.3, 4.3, 3.4
 PICTURES_PER_ROW = 4
+MAX_FINDING_LENGTH = 20  # characters; what fits beside the bars and over a picture
 
 
 class CaptionedOverlay(NamedTuple):
@@ -47,7 +50,12 @@ class _Page:
 
 
 def draw_panel(
-    name: str, radiograph: np.ndarray, overlays: Sequence[CaptionedOverlay], probabilities: np.ndarray, info: ModelInfo
+    name: str,
+    radiograph: np.ndarray,
+    overlays: Sequence[CaptionedOverlay],
+    probabilities: np.ndarray,
+    info: ModelInfo,
+    warning: str = "",
 ) -> bytes:
     """Draw the panel.
 
@@ -56,6 +64,7 @@ def draw_panel(
         radiograph: uint8 (height, width).
         overlays: in the order in which they are shown.
         probabilities: float32 (findings,).
+        warning: a sentence to put above everything, such as that the picture is unlike the training radiographs.
 
     Returns:
         A PNG file.
@@ -66,11 +75,14 @@ def draw_panel(
     row_height = CAPTION + picture_height + GAP
     content_height = max(rows * row_height, CAPTION + MIN_BARS_HEIGHT + GAP)
     bars_left = MARGIN + columns * (PICTURE_WIDTH + GAP)
-    page = _Page(bars_left + BARS_WIDTH + MARGIN, MARGIN + TITLE + content_height + FOOTER)
-    page.text(MARGIN, MARGIN, _shortened(name), color=TEXT, fontsize=16, weight="bold")
+    head = MARGIN + TITLE + (WARNING_LINE if warning else 0)
+    page = _Page(bars_left + BARS_WIDTH + MARGIN, head + content_height + FOOTER)
+    title = _shortened(name, int((page.width - 2 * MARGIN) / TITLE_CHARACTER))
+    page.text(MARGIN, MARGIN, title, color=TEXT, fontsize=16, weight="bold")
+    page.text(MARGIN, MARGIN + 0.4, warning, color=WARNING, fontsize=11)
     for index, captioned in enumerate([None, *overlays]):
         left = MARGIN + index % PICTURES_PER_ROW * (PICTURE_WIDTH + GAP)
-        top = MARGIN + TITLE + index // PICTURES_PER_ROW * row_height
+        top = head + index // PICTURES_PER_ROW * row_height
         axes = page.axes(left, top + CAPTION, PICTURE_WIDTH, picture_height)
         axes.set_axis_off()
         if captioned is None:
@@ -84,8 +96,8 @@ def draw_panel(
         page.text(left, top, title, color=colour, fontsize=12.5, weight="bold")
         page.text(left, top + 0.25, scale, color=MUTED, fontsize=9)
     bars_height = min(content_height - CAPTION - GAP, max(picture_height, MIN_BARS_HEIGHT))
-    _draw_bars(page, bars_left, MARGIN + TITLE, bars_height, probabilities, info)
-    _draw_footer(page, info)
+    _draw_bars(page, bars_left, head, bars_height, probabilities, info)
+    _draw_footer(page, info, with_legend=bool(overlays))
     buffer = io.BytesIO()
     page.figure.savefig(buffer, format="png", dpi=DPI, facecolor=BACKGROUND)
     return buffer.getvalue()
@@ -111,8 +123,11 @@ def _draw_bars(page: _Page, left: float, top: float, height: float, probabilitie
         spine.set_visible(False)
 
 
-def _draw_footer(page: _Page, info: ModelInfo) -> None:
+def _draw_footer(page: _Page, info: ModelInfo, *, with_legend: bool) -> None:
     top = page.height - FOOTER + 0.18
+    page.text(page.width - MARGIN, top - 0.03, info.disclaimer, color=MUTED, fontsize=9, ha="right")
+    if not with_legend:
+        return
     bar = page.axes(MARGIN, top, 1.6, 0.13)
     bar.set_axis_off()
     bar.imshow(draw_legend(20, 256), aspect="auto")
@@ -123,12 +138,12 @@ def _draw_footer(page: _Page, info: ModelInfo) -> None:
         color=MUTED,
         fontsize=9,
     )
-    page.text(page.width - MARGIN, top - 0.03, info.disclaimer, color=MUTED, fontsize=9, ha="right")
 
 
 def _spoken(finding: str) -> str:
-    return finding.replace("_", " ")
+    text = finding.replace("_", " ")
+    return text if len(text) <= MAX_FINDING_LENGTH else text[: MAX_FINDING_LENGTH - 1] + "…"
 
 
-def _shortened(name: str, length: int = 60) -> str:
+def _shortened(name: str, length: int) -> str:
     return name if len(name) <= length else "…" + name[1 - length :]

@@ -4,6 +4,7 @@ Owns the engine: OpenVINO where Keras runs on its openvino backend, Keras itself
 is said by ModelInfo; the script that is the entry point chooses Keras' backend.
 """
 
+import gc
 import importlib.util
 import logging
 import os
@@ -50,13 +51,18 @@ class Predictor:
         """
         model, self.info = load_model(path)
         self.head_kernel, bias = _head_weights(model, path)
-        layers = [model.get_layer(name).output for name in ("relu", "logits", "probabilities")]
-        network = keras.Model(model.input, layers)
+        network = keras.Model(
+            model.input, [model.get_layer(name).output for name in ("relu", "logits", "probabilities")]
+        )
+        del model
         if keras.backend.backend() == "openvino":
-            self._run_one, self.engine = (
-                _compile_openvino(network, self.info.image_size, precision),
-                f"OpenVINO {precision}",
-            )
+            with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
+                file = Path(folder, "model.xml")
+                network.export(str(file), format="openvino", verbose=False)
+                del network
+                gc.collect()  # its layers refer to each other; the compiler needs their memory
+                self._run_one = _compile_openvino(file, self.info.image_size, precision)
+            self.engine = f"OpenVINO {precision}"
         else:
             if importlib.util.find_spec("openvino") is None:
                 logger.warning("OpenVINO is not installed; predicting with Keras, about twice as slow.")
@@ -135,8 +141,8 @@ def _head_weights(model: keras.Model, path: str | os.PathLike) -> tuple[np.ndarr
     return weights[0], weights[1]
 
 
-def _compile_openvino(network: keras.Model, image_size: int, precision: str) -> Callable[[np.ndarray], Outputs]:
-    """Compile for one radiograph at a time, with the precision asked for.
+def _compile_openvino(file: Path, image_size: int, precision: str) -> Callable[[np.ndarray], Outputs]:
+    """Compile an exported network for one radiograph at a time, with the precision asked for.
 
     Without the hint OpenVINO computes in bfloat16 wherever the processor has it.
     """
@@ -145,14 +151,9 @@ def _compile_openvino(network: keras.Model, image_size: int, precision: str) -> 
     core = openvino.Core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ModelFileError("This processor has no bfloat16 arithmetic. Use precision f32.")
-    with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
-        file = Path(folder, "model.xml")
-        network.export(str(file), format="openvino", verbose=False)
-        graph = core.read_model(file)
-        graph.reshape([1, image_size, image_size, 1])
-        compiled = core.compile_model(
-            graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-        )
+    graph = core.read_model(file)
+    graph.reshape([1, image_size, image_size, 1])
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"})
     requests: queue.LifoQueue = queue.LifoQueue()  # one request per call in flight; its buffers are nobody else's
 
     def run_one(model_input: np.ndarray) -> Outputs:

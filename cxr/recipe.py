@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+MAX_WARMUP_SHARE = 0.2  # of a phase: a run of one or two epochs must not end while it warms up
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -13,7 +15,7 @@ class Recipe:
         learning_rate: the schedule's largest, with the whole network open.
         loss: "bce" or "weighted".
         head_epochs: epochs with the backbone frozen, for pretrained weights; 0 trains everything at once.
-        warmup_epochs: of every phase.
+        warmup_epochs: of every phase, but never more than MAX_WARMUP_SHARE of it.
         patience: epochs without a better validation score after which the run ends; 0 for never.
         weights_origin: where the start weights came from.
         precision: dtype policy of the network.
@@ -50,6 +52,11 @@ def phase_at(recipe: Recipe, epoch: int) -> Phase:
     if epoch < head:
         return Phase("head", 0, head, recipe.head_learning_rate, frozen=True)
     return Phase("all", head, recipe.epochs - head, recipe.learning_rate, frozen=False)
+
+
+def count_warmup_steps(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> int:
+    """Return how many of a phase's first steps warm up."""
+    return round(min(recipe.warmup_epochs, MAX_WARMUP_SHARE * phase.num_epochs) * steps_per_epoch)
 
 
 def learning_rate_at(step: int, num_steps: int, warmup_steps: int, peak: float) -> float:

@@ -24,7 +24,7 @@ from cxr.dataset import RadiographBatches, prepare_ahead
 from cxr.losses import make_loss, positive_weights
 from cxr.progress import Progress
 from cxr.ranking import mean_auroc
-from cxr.recipe import Phase, Recipe, learning_rate_at, phase_at
+from cxr.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def _enter_phase(run: _Run) -> None:
 def _rate(run: _Run, index: int) -> float:
     steps = len(run.batches)
     step = (run.state.epoch - run.phase.first_epoch) * steps + index
-    warmup_steps = round(run.recipe.warmup_epochs * steps)
+    warmup_steps = count_warmup_steps(run.recipe, run.phase, steps)
     return learning_rate_at(step, run.phase.num_epochs * steps, warmup_steps, run.phase.learning_rate)
 
 

@@ -17,8 +17,11 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
 from cxr.colormap import inferno
-from cxr.images import decode_radiograph
+from cxr.images import decode_radiograph, read_radiograph
+from cxr.modelfile import load_model
+from cxr.novelty import AspectStatistics
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
+from cxr.panel import CaptionedOverlay, draw_panel
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,12 +38,12 @@ def features(inputs):
     return np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs.astype(np.float32)))
 
 
-def autodiff_heatmaps(features, explained):
-    """Grad-CAM of the model in memory as the keras.io example writes it, each image for itself: (n, findings, h, w)."""
+def autodiff_heatmaps(features, explained, network=None):
+    """Grad-CAM as the keras.io example writes it, each image for itself: (n, findings, h, w)."""
     tensorflow = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the oracle needs TensorFlow's gradient tape")
-    network = served_model().network
+    network = network or served_model().network
     head = keras.Model(network.get_layer("relu").output, network.get_layer(explained).output)
     maps = np.zeros((len(features), len(FINDINGS), *features.shape[1:3]))
     for image in range(len(features)):
@@ -86,6 +89,29 @@ def test_heatmaps_explain_the_logit_where_the_sigmoid_is_saturated(features, hea
     expected = autodiff_heatmaps(features, "logits")
     assert expected.max() > 0.01
     assert_allclose(gradcam.heatmaps(features, kernel), expected, rtol=1e-5, atol=1e-5 * expected.max())
+
+
+def test_heatmaps_of_the_shipped_model_equal_automatic_differentiation():
+    """Trained weights, all findings, radiographs of the sample; then with every sigmoid saturated."""
+    network, info = load_model(gradcam.MODEL_PATH)
+    names = ("00000011_001.png", "00000026_000.png")
+    radiographs = [read_radiograph(ROOT / "images" / name) for name in names]
+    inputs = np.stack([gradcam.to_model_input(one, info.image_size) for one in radiographs]).astype(np.float32)
+    features = np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs))
+    head = network.get_layer("logits")
+    kernel, bias = head.get_weights()
+    peaks = np.zeros((2, 14))
+    for sign in (-1, 1):  # between them, every finding has evidence to compare
+        head.set_weights([sign * kernel, bias])
+        expected = autodiff_heatmaps(features, "logits", network)
+        assert expected.shape == (2, 14, *info.feature_shape[:2])
+        assert_allclose(gradcam.heatmaps(features, sign * kernel), expected, rtol=1e-5, atol=1e-5 * expected.max())
+        peaks = np.maximum(peaks, expected.max(axis=(2, 3)))
+    assert (peaks > 1e-3).all()
+
+    head.set_weights([kernel, np.full_like(bias, 200.0)])
+    assert autodiff_heatmaps(features, "probabilities", network).max() == 0
+    assert_allclose(autodiff_heatmaps(features, "logits", network), expected, rtol=1e-5, atol=1e-5 * expected.max())
 
 
 def test_heatmaps_hand_worked_values():
@@ -205,7 +231,7 @@ def write_picture(path, seed, shape=(130, 110)):
 @pytest.fixture
 def run_main(monkeypatch, tmp_path):
     """Run the command line in a scratch folder with the small model, which is loaded once."""
-    monkeypatch.setattr(gradcam, "Predictor", lambda path, precision: served_predictor())
+    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, precision: served_predictor())
     monkeypatch.chdir(tmp_path)
     return gradcam.main
 
@@ -288,10 +314,9 @@ def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_p
     write_picture(tmp_path / "x.png", 1)
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
-    monkeypatch.setattr(gradcam, "UNUSUAL_NOVELTY", -1.0)
-    monkeypatch.setattr(gradcam, "novelty_percentiles", lambda statistics, features: np.zeros(len(features)))
+    elsewhere = AspectStatistics(np.full(64, 9.0), np.eye(64)[:, :1], np.ones(1), 1.0, limit=1.0)
     monkeypatch.setattr(
-        served_predictor(), "info", dataclasses.replace(served_model().info, feature_statistics=object())
+        served_predictor(), "info", dataclasses.replace(served_model().info, layout_statistics=elsewhere)
     )
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT in capsys.readouterr().out
@@ -310,6 +335,24 @@ def test_panel_is_one_picture_per_image(run_main, tmp_path):
     panel = cv2.imread("gradcam_out/x-panel.png")
     assert panel.shape[1] > 1000
     assert len(np.unique(panel.reshape(-1, 3), axis=0)) > 1000  # not an empty canvas
+
+
+def test_panel_carries_the_warning_where_there_is_one_and_no_legend_without_heat():
+    radiograph = np.full((90, 90), 50, np.uint8)
+    probabilities = np.full(14, 0.1, np.float32)
+
+    def colours(overlays, warning):
+        data = draw_panel("x.png", radiograph, overlays, probabilities, served_model().info, warning)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int)
+        red, green, blue = np.moveaxis(picture, 2, 0)
+        reddish = (red > 200) & (green < 180) & (blue < 180) & (blue > 90)  # the warning's text, not the bars' orange
+        yellowish = (red > blue + 60) & (green > 0.65 * red)  # the warm end of the legend; no bar is that warm here
+        return reddish.any(), yellowish.any()
+
+    cold = CaptionedOverlay(overlay_heatmap(radiograph, np.zeros((3, 3))), 0, "no positive evidence")
+    assert colours([], "") == (False, False)
+    assert colours([], gradcam.UNUSUAL_TEXT) == (True, False)
+    assert colours([cold], "") == (False, True)
 
 
 def test_script_runs_on_openvino_and_draws_no_panel_unasked(tmp_path):

@@ -7,6 +7,7 @@ slow test at the end runs the real thing.
 import contextlib
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -89,6 +90,9 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     assert "epoch   3/3 (all)  loss " in output
     assert f"Saved {project}/model/chest_xray_densenet_model.h5" in output
     assert "25.png" not in output
+    for module, is_shown in (("matplotlib.font_manager", False), ("cxr.training", True)):
+        logging.getLogger(module).info("a report of %s", module)
+        assert (f"a report of {module}" in capsys.readouterr().out) is is_shown
     assert "35.png  [" in output  # the first test image, with the findings as the README shows them
 
     model, info = load_model(project / "model" / "chest_xray_densenet_model.h5")
@@ -102,11 +106,18 @@ def test_default_run_makes_model_report_and_history(project, capsys):
         model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
     )
     assert info.feature_statistics.mean.shape == (8,)
+    assert info.layout_statistics.mean.shape == (64,)
 
     (report,) = (project / "reports").iterdir()
     metrics = json.loads((report / "metrics.json").read_text())
     assert info.test_metrics["mean_auroc"] == pytest.approx(metrics["evaluation"]["mean_auroc"]["value"])
     assert info.test_metrics["auroc"]["Hernia"] is None  # no positive case: undefined, and out of the mean
+    for row in metrics["evaluation"]["findings"]:
+        kept = info.test_metrics["findings"][row["finding"]]
+        assert kept["positives"] == row["support"]
+        assert kept["auroc_interval"] == [row["auroc"]["low"], row["auroc"]["high"]]
+        for rule in ("at_default", "at_chosen"):
+            assert kept[rule] == {name: row[rule][name] for name in ("sensitivity", "specificity")}
     assert metrics["localisation"]["overall"]["num_cases"] > 0
     assert (report / "report.html").stat().st_size > 10_000
     for history in (report / "history.csv", project / "logs" / "history.csv"):

@@ -15,8 +15,16 @@ from small_network import build_small_network
 
 from cxr import modelfile
 from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model
-from cxr.modelinfo import GoldenRadiograph, ModelFileError, ModelInfo
-from cxr.novelty import FeatureStatistics, feature_distances, fit_feature_statistics, novelty_percentiles
+from cxr.modelinfo import (
+    RECORDS,
+    GoldenRadiograph,
+    ModelFileError,
+    ModelInfo,
+    info_arrays,
+    info_from_json,
+    info_to_json,
+)
+from cxr.novelty import fit_statistics
 
 FINDINGS = ("Mass", "Pleural_Thickening")
 SIZE = 32
@@ -25,7 +33,7 @@ RADIOGRAPHS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 1), np.u
 
 def make_info(**changes):
     rng = np.random.default_rng(1)
-    statistics = fit_feature_statistics(rng.normal(size=(40, 6)), rng.normal(size=(20, 6)))
+    features, layout = (fit_statistics(rng.normal(size=(40, c)), rng.normal(size=(20, c))) for c in (6, 9))
     info = ModelInfo(
         findings=FINDINGS,
         image_size=SIZE,
@@ -38,7 +46,8 @@ def make_info(**changes):
         split_sizes={"train": {"images": 4, "patients": 3}},
         test_metrics={"mean_auroc": 0.75, "auroc": {"Mass": 0.75, "Pleural_Thickening": None}},
         settings={"epochs": 3},
-        feature_statistics=statistics,
+        feature_statistics=features,
+        layout_statistics=layout,
         golden=GoldenRadiograph(RADIOGRAPHS[0], np.array([0.25, 0.5], np.float32)),
     )
     return dataclasses.replace(info, **changes)
@@ -77,11 +86,11 @@ def test_saved_file_reloads_to_equal_predictions_and_info(network, saved):
     np.testing.assert_array_equal(model.predict(RADIOGRAPHS, verbose=0), network.predict(RADIOGRAPHS, verbose=0))
     expected = make_info()
     for one in dataclasses.fields(ModelInfo):
-        if one.name not in ("digest", "created", "keras_version", "feature_statistics", "golden"):
+        if one.name not in ("digest", "created", "keras_version", *RECORDS):
             assert getattr(info, one.name) == getattr(expected, one.name), one.name
     assert info.keras_version == keras.__version__
     assert len(info.digest) == 64
-    for group in ("feature_statistics", "golden"):
+    for group in RECORDS:
         for one in dataclasses.fields(getattr(expected, group)):
             expected_value = getattr(getattr(expected, group), one.name)
             np.testing.assert_array_equal(getattr(getattr(info, group), one.name), expected_value)
@@ -101,6 +110,18 @@ def test_undefined_numbers_are_stored_as_null(network, tmp_path):
     found = read_model_info(tmp_path / "model.h5")
     assert found.thresholds == (None, 0.5)
     assert found.test_metrics == {"auroc": [None, 1.0]}
+
+
+def test_info_of_version_1_still_loads_with_its_own_limit():
+    info = make_info(layout_statistics=None)
+    arrays = info_arrays(info)
+    del arrays["feature_statistics.limit"]
+    arrays["feature_statistics.reference_distances"] = np.linspace(0.5, 2.5, 101)
+    plain = json.loads(info_to_json(info)) | {"schema_version": 1}
+    found = info_from_json(json.dumps(plain), arrays)
+    assert found.feature_statistics.limit == pytest.approx(2.48)  # the 99th percentile
+    np.testing.assert_array_equal(found.feature_statistics.mean, info.feature_statistics.mean)
+    assert (found.layout_statistics, found.schema_version) == (None, 2)
 
 
 def test_save_prints_and_warns_nothing(network, tmp_path, capfd, caplog):
@@ -204,7 +225,7 @@ def claim_terabytes(file):
         (set_nan, "conv1_conv/kernel holds NaN or Inf"),
         (shrink_findings, r"expected input .* and output \(None, 1\) for 1 findings .* found .* \(None, 2\)"),
         (change_image_size, r"expected input \(None, 64, 64, 1\)"),
-        (raise_schema, "expected ModelInfo of schema version 1, found 99"),
+        (raise_schema, "expected ModelInfo of schema version 2, found 99"),
         (drop_info, "a Keras file without ModelInfo"),
         (
             change_layer("pooled", class_name="Lambda"),
@@ -305,37 +326,3 @@ def test_weights_that_are_not_finite_are_not_saved(network, tmp_path):
 def test_save_refuses_info_that_does_not_fit_the_model(network, tmp_path):
     with pytest.raises(ModelFileError, match="for 1 findings"):
         save_model(network, make_info(findings=("Mass",)), tmp_path / "model.h5")
-
-
-def test_feature_distance_is_the_mahalanobis_distance_of_probabilistic_pca():
-    """Oracle: the full covariance C = W diag(v) W' + s (I - W W'), inverted as a matrix."""
-    rng = np.random.default_rng(4)
-    train = rng.normal(size=(60, 8)) * [5, 3, 2, 1, 1, 1, 1, 1] + 7
-    statistics = fit_feature_statistics(train, train[:10])
-    w, v, s = statistics.components, statistics.variances, statistics.residual_variance
-    covariance = w @ np.diag(v) @ w.T + s * (np.eye(8) - w @ w.T)
-    queries = rng.normal(size=(5, 8)) * 10
-    centred = queries - train.mean(axis=0)
-    expected = np.sqrt(np.einsum("nc,cd,nd->n", centred, np.linalg.inv(covariance), centred) / 8)
-    np.testing.assert_allclose(feature_distances(statistics, queries), expected, rtol=1e-4)
-    np.testing.assert_allclose(v, np.linalg.eigvalsh(np.cov(train.T, bias=True))[::-1][: len(v)], rtol=1e-4)
-
-
-def test_novelty_percentiles_place_far_radiographs_at_100():
-    rng = np.random.default_rng(5)
-    statistics = fit_feature_statistics(rng.normal(size=(300, 20)), rng.normal(size=(200, 20)))
-    usual, far = rng.normal(size=(400, 20)), rng.normal(size=(50, 20)) + 20
-    assert abs(np.median(novelty_percentiles(statistics, usual)) - 50) < 10
-    assert (novelty_percentiles(statistics, far) == 100).all()
-    assert (novelty_percentiles(statistics, statistics.mean[None]) == 0).all()
-
-
-def test_feature_statistics_of_constant_features_stay_finite():
-    statistics = fit_feature_statistics(np.ones((5, 4)), np.ones((2, 4)))
-    assert isinstance(statistics, FeatureStatistics)
-    assert np.isfinite(feature_distances(statistics, np.ones((1, 4)))).all()
-
-
-def test_feature_statistics_need_data():
-    with pytest.raises(ValueError, match="at least 2 training and 1 validation radiographs, received 1 and 0"):
-        fit_feature_statistics(np.ones((1, 4)), np.ones((0, 4)))

@@ -161,7 +161,7 @@ def test_killed_process_leaves_every_row_that_it_reported(tmp_path):
 
 def test_command_that_died_goes_on_without_answering_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gradcam, "Predictor", lambda path, precision: served_predictor())
+    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, precision: served_predictor())
     files = write_pictures(tmp_path / "in", 12)
     time.sleep(0.02)
     answered, explain = [], gradcam.explain

@@ -36,7 +36,7 @@ from cxr.history import epoch_line, epoch_logger
 from cxr.labels import Split
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
-from cxr.recipe import Recipe, learning_rate_at, phase_at
+from cxr.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.terminal import quiet_stderr
 from cxr.training import fit, predict_split
@@ -144,6 +144,12 @@ def test_schedule_equals_its_closed_form():
     assert rates[4] == max(rates) == 0.5
     assert learning_rate_at(0, 1, 0, 0.5) == 0.5  # one step, no warm-up
     assert 0 < learning_rate_at(0, 1, 5, 0.5) < 0.5  # a run shorter than its warm-up
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 20), (4, 80), (5, 100), (30, 100)])
+def test_warm_up_is_an_epoch_but_at_most_a_fifth_of_the_run(epochs, steps):
+    recipe = Recipe(epochs=epochs)
+    assert count_warmup_steps(recipe, phase_at(recipe, 0), steps_per_epoch=100) == steps
 
 
 def test_pretrained_weights_train_the_head_first():
