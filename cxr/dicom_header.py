@@ -121,7 +121,8 @@ def raw_value(dataset: Dataset, keyword: str) -> Any | None:
     tag = tag_for_keyword(keyword)
     if tag not in dataset:
         return None
-    value = dataset.get_item(tag).value
+    # Without keep_deferred an element that has no value is converted by its type, which fails for unknown types.
+    value = dataset.get_item(tag, keep_deferred=True).value
     return None if value is None or value == b"" else value
 
 

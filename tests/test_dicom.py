@@ -404,6 +404,9 @@ HOSTILE = {
         files.element((9, number % 65536), b"LO", b"") for number in range(180_000)
     ),
     "garbage after the meta group": files.dicom_start() + bytes(range(256)) * 9,
+    "pixels of an unknown type": files.dicom_encapsulated(
+        files.pillow_bytes(PICTURE), PICTURE, 8, files.JPEG_BASELINE
+    ).replace(b"\xe0\x7f\x10\x00OB", b"\xe0\x7f\x10\x00MB"),
 }  # fmt: skip
 
 
