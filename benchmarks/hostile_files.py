@@ -51,6 +51,8 @@ def attacks() -> dict[str, bytes]:
     picture, text = files.radiograph(), zlib.compress(bytes(50_000_000))
     tiny = files.dicom_start() + b"".join(files.element((9, k % 65536), b"LO", b"") for k in range(180_000))
     rle = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 2_000_000
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 3_750_000
+    sequence = files.dicom_start() + files.element((8, 0x1140), b"SQ", b"", 0xFFFFFFFF)
     return {
         "PNG 30,000 x 30,000": files.png_of_zeros(30_000, 30_000),
         "PNG of 88 megapixels": files.png_of_zeros(9_381, 9_381),
@@ -65,6 +67,7 @@ def attacks() -> dict[str, bytes]:
         "DICOM, 400 nested sequences": nested(400),
         "DICOM, 100,000 nested sequences": nested(100_000),
         "DICOM, 180,000 tiny elements": tiny,
+        "DICOM, 3,750,000 empty items": sequence + items,
         "DICOM of 65,535 x 65,535": files.dicom(picture, Rows=65_535, Columns=65_535),
         "DICOM of 100,000 frames": files.dicom(picture, NumberOfFrames=100_000),
         "DICOM, RLE bomb of 256 MB": files.dicom_encapsulated(rle, picture, 8, files.RLE),
