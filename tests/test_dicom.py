@@ -208,7 +208,7 @@ def test_padding_is_black_and_does_not_count(photometric):
     assert radiograph[:16].max() == 0
 
 
-def test_unused_bits_hold_an_overlay_or_are_an_error():
+def test_I36_unused_bits_hold_an_overlay_or_are_an_error():
     samples = twin(12) | np.uint16(0x4000)
     dataset = files.dicom_dataset(samples, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored, dataset.HighBit = 12, 11
@@ -217,7 +217,7 @@ def test_unused_bits_hold_an_overlay_or_are_an_error():
     assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
 
 
-def test_high_bit_above_bits_stored_is_shifted():
+def test_I36_high_bit_above_bits_stored_is_shifted():
     dataset = files.dicom_dataset(twin(12) << 4, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored = 12
     assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
@@ -626,7 +626,7 @@ def test_real_dicoms_equal_their_pngs(name, png):
 
 
 @needs_real_data
-def test_real_monochrome1_is_the_inverse_of_its_twin():
+def test_I28_real_monochrome1_is_the_inverse_of_its_twin():
     folder = real_folder() / "dicom"
     upright = decode_radiograph((folder / "txrv_rsna_jpegbaseline.dcm").read_bytes())
     inverted = decode_radiograph((folder / "txrv_fake_mono1.dcm").read_bytes())
