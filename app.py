@@ -3,199 +3,261 @@
     python app.py                                       # http://127.0.0.1:5000
     python app.py --model-path other.h5 --port 8080     # another model file, another port
 
-Owns routes, upload checks and headers. An upload is read into memory, answered, and forgotten: nothing is stored.
+Owns the routes. An upload is read into memory, answered, and forgotten: nothing is stored.
 """
 
 import argparse
-import base64
-import importlib.util
+import functools
 import io
-import logging
-import os
+import json
 import socket
 import sys
 from collections.abc import Sequence
-from http import HTTPStatus
 from pathlib import Path
 
-import numpy as np
-import waitress
-from flask import Flask, Request, Response, abort, render_template, request
+from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
-if __name__ == "__main__":  # before Keras is imported; a user's own setting wins
-    os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
+from cxr.backend import choose_inference_backend
 
-from cxr.images import ImageError, decode_with_notices
-from cxr.modelinfo import DISCLAIMER, ModelFileError, ModelInfo
-from cxr.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
-from cxr.predictor import Predictor
-from gradcam import MODEL_PATH, UNUSUAL_TEXT, Explanation, describe_heatmap, explain, rank_findings
+if __name__ == "__main__":
+    choose_inference_backend()
 
-MAX_UPLOAD_BYTES = 32 * 1024 * 1024  # a 16-bit DICOM of 16 megapixels
-MAX_FORM_PARTS = 16
-NUM_OVERLAYS = 3
-LOCAL_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
-MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-}
-
-# Status -> heading and what to do; where a view gives a better sentence, that one is shown.
-ERROR_TEXTS = {
-    400: ("The request cannot be used", "Go back, choose one PNG, JPEG or DICOM file and send it again."),
-    403: ("Sent from another site", "Open this site itself and choose the picture there."),
-    404: ("No such page", "The site has one page, which takes a radiograph."),
-    405: ("Nothing to show here", "Results are not stored. Send the radiograph again from the start page."),
-    413: ("The file is too large", f"Files of up to {MAX_UPLOAD_BYTES // 1024**2} MiB are read. Save it smaller."),
-    415: ("Not a file that can be read", "Save the radiograph as PNG, JPEG or DICOM."),
-    422: ("The picture cannot be used", "Choose the original radiograph."),
-    500: ("Something went wrong here", "The fault is the site's, not your file's. It has been logged."),
-    503: ("No model is loaded", "The site cannot answer before it has a trained model."),
-}
+from cxr.answer import describe_model, legend, model_identity
+from cxr.colormap import inferno
+from cxr.decoder import Decoder
+from cxr.envelope import HEADERS, Envelope, static_path
+from cxr.image_rules import ImageError
+from cxr.model_slot import ModelSlot
+from cxr.modelinfo import DISCLAIMER
+from cxr.openapi import build_document
+from cxr.overlay import OPACITY
+from cxr.request_log import RequestRecord, set_up_logging
+from cxr.server import serve
+from cxr.service import Service
+from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
+from cxr.site_rules import LOCAL_HOSTS, sent_by_another_site, wants_json
+from cxr.uploads import Upload, clean_name, load_samples
+from gradcam import MODEL_PATH, explain
 
 
 class InMemoryRequest(Request):
     """A request whose uploads never touch the disk; the default spools what is over 500 kB."""
 
-    def _get_file_stream(
-        self,
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None = None,
-        content_length: int | None = None,
-    ) -> io.BytesIO:
+    max_form_parts = 2 * MAX_FILES
+
+    def _get_file_stream(self, *_sizes_and_names: object, **_more: object) -> io.BytesIO:
         return io.BytesIO()
 
 
+class Site(Flask):
+    """The Flask application with what its routes need."""
+
+    request_class = InMemoryRequest
+
+    def __init__(self, model: ModelSlot, decoder: Decoder) -> None:
+        super().__init__(__name__)
+        self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
+        # The function is looked up at each call, so that a test can take its place.
+        self.service = Service(
+            model, decoder, lambda predictor, picture: explain(predictor, picture, maps_required=False)
+        )
+        self.samples, self.legend = load_samples(), legend()
+        self.wsgi_app = Envelope(self.wsgi_app)
+
+    def log_exception(self, exc_info: tuple) -> None:
+        self.logger.error("Request %s failed", request.environ["cxr.record"].request_id, exc_info=exc_info)
+
+
+site: Site = current_app  # type: ignore[assignment]  # of the request that is being answered
+
+
 def create_app(
-    model_path: str | os.PathLike = MODEL_PATH, *, precision: str = "f32", trusted_hosts: Sequence[str] | None = None
-) -> Flask:
-    """Load the model and build the site; without a usable model it starts all the same and says what is missing.
+    model: ModelSlot | None = None, decoder: Decoder | None = None, *, trusted_hosts: Sequence[str] | None = LOCAL_HOSTS
+) -> Site:
+    """Build the site.
 
     Args:
-        precision: of OpenVINO, "f32" or "bf16".
+        model: by default the shipped model file, whose loading is started here.
+        decoder: by default two child processes, started here.
         trusted_hosts: host names that requests may be addressed to; None for any.
     """
-    app = Flask(__name__)
-    app.request_class = InMemoryRequest
-    app.config.update(
-        MAX_CONTENT_LENGTH=MAX_UPLOAD_BYTES, MAX_FORM_PARTS=MAX_FORM_PARTS, TRUSTED_HOSTS=trusted_hosts or None
+    decoder = decoder or Decoder()
+    if model is None:
+        model = ModelSlot(MODEL_PATH)
+        model.load_in_background()
+    app = Site(model, decoder)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, TRUSTED_HOSTS=list(trusted_hosts or ()) or None)
+    app.jinja_env.globals.update(
+        disclaimer=DISCLAIMER,
+        max_upload_mib=MAX_REQUEST_BYTES // 1024**2,
+        max_files=MAX_FILES,
+        colours=inferno().tolist(),
+        opacity=OPACITY,
+        static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
-    app.jinja_env.globals.update(disclaimer=DISCLAIMER, max_upload_mib=MAX_UPLOAD_BYTES // 1024**2)
     app.jinja_env.filters["spoken"] = lambda finding: finding.replace("_", " ")
-    predictor = _load_predictor(app, model_path, precision)
-    app.jinja_env.globals.update(info=predictor.info if predictor else None, model_exists=Path(model_path).exists())
-
-    @app.get("/")
-    def index() -> str:
-        return render_template("index.html")
-
-    @app.post("/predict")
-    def predict() -> str:
-        """Answer for the field `file`: 400 without it, 415 and 422 for what is no usable radiograph, 503 no model."""
-        if predictor is None:
-            abort(503)
-        uploads = [upload for upload in request.files.getlist("file") if upload.filename]
-        if len(uploads) != 1:
-            abort(400)
-        radiograph, notices, _ = decode_with_notices(uploads[0].read())
-        answer = explain(predictor, radiograph)
-        return render_template("result.html", **_result(radiograph, answer, list(notices), predictor.info))
-
-    app.before_request(_refuse_other_sites)
-    app.after_request(_add_headers)
-    app.register_error_handler(ImageError, _image_error_page)
-    app.register_error_handler(HTTPException, _error_page)
+    app.context_processor(
+        lambda: {"model_state": model.state, "info": model.predictor.info if model.predictor else None}
+    )
+    for rule, view, methods in ROUTES:
+        app.add_url_rule(rule, view.__name__, view, methods=methods)
+    app.before_request(_look_at_request)
+    app.register_error_handler(SiteError, lambda error: _error_response(problem_of(error)))
+    app.register_error_handler(ImageError, lambda error: _error_response(problem_of(error)))
+    app.register_error_handler(HTTPException, _http_error)
     return app
 
 
-def _load_predictor(app: Flask, model_path: str | os.PathLike, precision: str) -> Predictor | None:
-    try:
-        return Predictor(model_path, precision=precision)
-    except ModelFileError as error:
-        app.logger.error("No model: %s", error)
-        return None
+# Pages
 
 
-def _result(radiograph: np.ndarray, answer: Explanation, notices: list[str], info: ModelInfo) -> dict[str, object]:
-    """Collect what result.html shows."""
-    if answer.unusual:
-        notices.insert(0, UNUSUAL_TEXT)
-    ranking = rank_findings(answer.probabilities)
-    shown = fit_for_display(radiograph, MAX_DISPLAY_SIDE)
-    return {
-        "notices": notices,
-        "size": shown.shape,
-        "radiograph": _data_uri(encode_jpeg(shown), "jpeg"),
-        "legend": _data_uri(encode_png(draw_legend(12, 192)), "png"),
-        "findings": [
-            {
-                "name": info.findings[k],
-                "probability": float(answer.probabilities[k]),
-                "text": _probability_text(float(answer.probabilities[k]), info.threshold),
-                "threshold": info.threshold,
-                "above": bool(answer.probabilities[k] >= info.threshold),
-            }
-            for k in ranking
-        ],
-        "overlays": [
-            {
-                "finding": info.findings[k],
-                "picture": _data_uri(encode_jpeg(overlay_heatmap(shown, answer.heatmaps[k])), "jpeg"),
-                "empty": not answer.heatmaps[k].any(),
-                "scale": describe_heatmap(answer.heatmaps[k], float(answer.logits[k])),
-            }
-            for k in ranking[:NUM_OVERLAYS]
-        ],
-    }
+def index() -> str:
+    return render_template("index.html", samples=_samples(), error=None)
 
 
-def _probability_text(probability: float, threshold: float) -> str:
-    """Write two digits, or three where two would not show on which side of the threshold it lies."""
-    return f"{probability:.3f}" if abs(probability - threshold) < 0.005 else f"{probability:.2f}"
+def predict() -> str:
+    """Answer for the files of the form, each with its own result or its own error."""
+    with site.service.admitted() as predictor:
+        uploads = _uploads()
+        overlays = request.form.get("script") != "1"  # else the page draws them from the grids
+        results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
+    return render_template("result.html", results=results, legend=site.legend)
 
 
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def model_card() -> str:
+    predictor = site.service.model.predictor
+    card = describe_model(predictor.info, predictor.engine) if predictor else None
+    return render_template("model.html", card=card)
 
 
-def _refuse_other_sites() -> None:
-    """Refuse forms that another site's page sends to this one (Fetch Metadata, W3C)."""
-    if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
-        abort(403)
+def sample(name: str) -> Response:
+    if name not in site.samples:
+        abort(404)
+    return Response(site.samples[name].data, mimetype="image/png")
 
 
-def _add_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
-    if request.endpoint != "static":
-        response.headers["Cache-Control"] = "no-store"
+def api_page() -> str:
+    return render_template("api.html", document=build_document(), errors=ERRORS)
+
+
+# For programs
+
+
+def api_predict() -> Response:
+    with site.service.admitted() as predictor:
+        results = site.service.results_for_programs(predictor, _uploads(), _record())
+    return _json({"results": results, "model": model_identity(predictor.info, predictor.engine)})
+
+
+def api_model() -> Response:
+    predictor = site.service.model.require()
+    return _json(describe_model(predictor.info, predictor.engine))
+
+
+def api_document() -> Response:
+    return _json(build_document())
+
+
+def healthz() -> Response:
+    return _json({"status": "ok"})
+
+
+def readyz() -> Response:
+    predictor = site.service.model.require()
+    return _json({"status": "ready", "model": predictor.info.digest[:12], "engine": predictor.engine})
+
+
+ROUTES = (
+    ("/", index, ["GET"]),
+    ("/predict", index, ["GET"]),  # a result that is reloaded from the address bar
+    ("/predict", predict, ["POST"]),
+    ("/model", model_card, ["GET"]),
+    ("/samples/<name>", sample, ["GET"]),
+    ("/api", api_page, ["GET"]),
+    ("/api/predict", api_predict, ["POST"]),
+    ("/api/model", api_model, ["GET"]),
+    ("/api/openapi.json", api_document, ["GET"]),
+    ("/healthz", healthz, ["GET"]),
+    ("/readyz", readyz, ["GET"]),
+)
+
+
+# Parts of the routes
+
+
+def _uploads() -> list[Upload]:
+    """Return the files of the request, or the sample that it names. Raises: SiteError."""
+    files = [file for file in request.files.getlist("file") if file.filename]
+    if len(files) > MAX_FILES:
+        raise SiteError("too_many_files")
+    if files:
+        return [Upload(clean_name(file.filename), file.read()) for file in files]
+    if "sample" not in request.form:
+        raise SiteError("no_file")
+    if request.form["sample"] not in site.samples:
+        raise SiteError("unknown_sample")
+    return [site.samples[request.form["sample"]]]
+
+
+def _samples() -> list[dict[str, object]]:
+    return [
+        {"name": name, "src": f"{request.script_root}/samples/{name}", "labels": list(upload.labels)}
+        for name, upload in site.samples.items()
+    ]
+
+
+def _record() -> RequestRecord:
+    return request.environ["cxr.record"]
+
+
+def _look_at_request() -> None:
+    """Note the route for the log, and refuse forms that another site's page sends to this one."""
+    _record().route = request.url_rule.rule if request.url_rule else None
+    fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if request.method == "POST" and sent_by_another_site(fetch_site, origin, request.host):
+        raise SiteError("other_site")
+
+
+def _json(document: dict[str, object], status: int = 200, mimetype: str = "application/json") -> Response:
+    return Response(json.dumps(document, allow_nan=False), status, mimetype=mimetype)
+
+
+def _http_error(error: HTTPException) -> Response:
+    code = code_of_status(error.code or 500)
+    if code == "internal":
+        document = problem(code, f"{ERRORS[code].detail} Its number in the log: {_record().request_id}.")
+    else:
+        document = problem(code)
+    response = _error_response(document | {"status": error.code or 500})
+    response.headers.update({name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")})
     return response
 
 
-def _image_error_page(error: ImageError) -> tuple[str, int]:
-    return _render_error(error.status, str(error)), error.status
-
-
-def _error_page(error: HTTPException) -> Response:
-    response = error.get_response()  # keeps Allow and the like
-    status = response.status_code
-    response.set_data(_render_error(status, ""))
-    response.content_type = "text/html; charset=utf-8"
+def _error_response(document: dict[str, object]) -> Response:
+    """Write an error as a page or as a problem document (RFC 9457)."""
+    record = _record()
+    record.code, status = document["code"], document["status"]
+    accepted = request.accept_mimetypes
+    if wants_json(request.path, accepted["application/json"], accepted["text/html"]):
+        response = _json(document | {"request_id": record.request_id}, status, "application/problem+json")
+    elif status == 400 and request.endpoint == "predict":
+        response = Response(render_template("index.html", samples=_samples(), error=document), status)
+    else:
+        texts = {name: document[name] for name in ("status", "title", "detail")}
+        response = Response(render_template("error.html", **texts), status)
+    if ERRORS[document["code"]].retry_after:
+        response.headers["Retry-After"] = str(ERRORS[document["code"]].retry_after)
     return response
 
 
-def _render_error(status: int, message: str) -> str:
-    heading, advice = ERROR_TEXTS.get(status, (HTTPStatus(status).phrase, "Go back to the start page and try again."))
-    return render_template("error.html", status=status, heading=heading, message=message or advice)
+def server_error_page(app: Site, status: int) -> tuple[list[tuple[str, str]], bytes]:
+    """Return headers and page for what the server refuses before the site sees it."""
+    record = RequestRecord(request_id="")
+    with app.test_request_context(base_url="http://localhost", environ_overrides={"cxr.record": record}):
+        response = _error_response(problem(code_of_status(status)) | {"status": status})
+        record.write(method="", status=status, num_bytes=0)
+        return [*response.headers, *HEADERS.items(), ("Cache-Control", "no-store")], response.data
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -218,31 +280,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
     )
+    parser.add_argument(
+        "--trusted-host",
+        action="append",
+        metavar="NAME",
+        help="name under which visitors may address the site; may be repeated (default: this machine's own names "
+        "with a local --host, else any)",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    try:  # before the model is loaded, which takes seconds; early visitors wait in the socket's queue
+    set_up_logging()
+    try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listener = socket.create_server((args.host, args.port), family=family)
     except (OSError, OverflowError) as error:
         print(f"Cannot listen on {args.host}:{args.port}: {error}. Choose another --host or --port.", file=sys.stderr)
         return 3
-    trusted_hosts = LOCAL_HOSTS if args.host in LOCAL_HOSTS or args.host == "::1" else None
-    app = create_app(args.model_path, precision=args.precision, trusted_hosts=trusted_hosts)
-    server = waitress.create_server(
-        app,
-        sockets=[listener],
-        threads=8,
-        ident=None,  # no version banner
-        max_request_body_size=MAX_UPLOAD_BYTES + 2**20,  # a little more, so that the app itself says 413
-        inbuf_overflow=MAX_UPLOAD_BYTES + 2**21,  # uploads stay in memory; larger ones would be spooled to disk
-        connection_limit=40,  # times the limit above: at most 1.3 GB
-    )
+    local = args.host in LOCAL_HOSTS or args.host == "::1"
+    decoder = Decoder()  # first: small processes, started while this one is small
+    model = ModelSlot(args.model_path, precision=args.precision)
+    app = create_app(model, decoder, trusted_hosts=args.trusted_host or (LOCAL_HOSTS if local else None))
+    model.load_in_background()
     print(f"Listening on http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    server.run()
+    serve(app, listener, functools.partial(server_error_page, app))
+    decoder.close()
     return 0
 
 

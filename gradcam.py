@@ -9,57 +9,38 @@ Owns the method and its command line. The model is predictor's work; the geometr
 
 import argparse
 import csv
-import importlib.util
-import os
+import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-if __name__ == "__main__":  # before Keras is imported; a user's own setting wins
-    os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
+from cxr.backend import choose_inference_backend
+
+if __name__ == "__main__":
+    choose_inference_backend()
 
 from cxr.columns import name_key
+from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.images import ImageError, read_radiograph, to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.novelty import novelty_percentiles
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
-from cxr.predictor import Predictor
 from cxr.progress import Progress
 
+if TYPE_CHECKING:
+    from cxr.predictor import Predictor
+
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
-UNUSUAL_NOVELTY = 99.0  # percentile: 1 % of the validation radiographs lie farther from the training radiographs
-UNUSUAL_TEXT = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
+
+logger = logging.getLogger(__name__)
 
 
 class FindingNameError(ValueError):
     """A finding that the model does not know."""
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What the model says about one radiograph, and where it looked.
-
-    Attributes:
-        probabilities, logits: float32 (findings,).
-        heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit.
-        novelty: 0-100, the percentage of validation radiographs that lie nearer to the training radiographs than this
-            one; None where the model file holds no statistics.
-    """
-
-    probabilities: np.ndarray
-    logits: np.ndarray
-    heatmaps: np.ndarray
-    novelty: float | None
-
-    @property
-    def unusual(self) -> bool:
-        """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
-        return self.novelty is not None and self.novelty > UNUSUAL_NOVELTY
 
 
 def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
@@ -90,27 +71,24 @@ def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
     return np.maximum(evidence, 0).transpose(0, 3, 1, 2) / np.float32(height * width)
 
 
-def explain(predictor: Predictor, radiograph: np.ndarray) -> Explanation:
-    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps."""
+def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bool = True) -> Explanation:
+    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps.
+
+    Args:
+        maps_required: raise where the heatmaps fail; else log it and answer without them.
+    """
     model_input = to_model_input(radiograph, predictor.info.image_size)
     probabilities, logits, features = predictor.predict(model_input[np.newaxis])
-    maps = heatmaps(features, predictor.head_kernel)
+    try:
+        maps = heatmaps(features, predictor.head_kernel)[0]
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError):  # all that NumPy raises
+        if maps_required:
+            raise
+        logger.exception("The heatmaps failed; the answer goes out without them.")
+        maps = None
     statistics = predictor.info.feature_statistics
     novelty = None if statistics is None else float(novelty_percentiles(statistics, features.mean(axis=(1, 2)))[0])
-    return Explanation(probabilities[0], logits[0], maps[0], novelty)
-
-
-def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:
-    """Say what the colours stand for: the scale ends at this map's own peak, which may be small beside the logit."""
-    peak = float(heatmap.max())
-    if peak == 0:
-        return "no positive evidence, nothing is coloured"
-    return f"hottest cell adds {peak:+.2g} to a logit of {logit:+.2g}"
-
-
-def rank_findings(probabilities: np.ndarray) -> list[int]:
-    """Return the positions of the findings, most probable first; equal ones in the finding order."""
-    return np.argsort(-probabilities, kind="stable").tolist()
+    return Explanation(probabilities[0], logits[0], maps, novelty)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -150,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
     if not files:
         return 2
+    from cxr.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
+
     try:
         predictor = Predictor(args.model_path, precision=args.precision)
         wanted = _positions(args.finding, predictor.info) if args.finding else None
@@ -174,7 +154,9 @@ def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
     return [keys.index(name_key(name)) for name in names]
 
 
-def _explain_files(predictor: Predictor, files: list[Path], wanted: list[int] | None, args: argparse.Namespace) -> int:
+def _explain_files(
+    predictor: "Predictor", files: list[Path], wanted: list[int] | None, args: argparse.Namespace
+) -> int:
     """Write overlays and the table; return the number of files that could not be read."""
     info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
     progress = Progress("files", len(files))

@@ -205,7 +205,7 @@ def write_picture(path, seed, shape=(130, 110)):
 @pytest.fixture
 def run_main(monkeypatch, tmp_path):
     """Run the command line in a scratch folder with the small model, which is loaded once."""
-    monkeypatch.setattr(gradcam, "Predictor", lambda path, precision: served_predictor())
+    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, precision: served_predictor())
     monkeypatch.chdir(tmp_path)
     return gradcam.main
 
@@ -288,7 +288,7 @@ def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_p
     write_picture(tmp_path / "x.png", 1)
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
-    monkeypatch.setattr(gradcam, "UNUSUAL_NOVELTY", -1.0)
+    monkeypatch.setattr("cxr.explanation.UNUSUAL_NOVELTY", -1.0)
     monkeypatch.setattr(gradcam, "novelty_percentiles", lambda statistics, features: np.zeros(len(features)))
     monkeypatch.setattr(
         served_predictor(), "info", dataclasses.replace(served_model().info, feature_statistics=object())

@@ -1,0 +1,127 @@
+"""What the site says about one file: the JSON answer that page and programming interface share, and its pictures."""
+
+import base64
+import json
+import math
+
+import numpy as np
+
+from cxr.calibration import Calibration, calibrate_logits, sigmoid
+from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.modelinfo import ModelInfo, info_to_json
+from cxr.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
+
+NUM_OVERLAYS = 3
+MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model
+THUMBNAIL_SIDE = 160  # pixels
+NO_HEATMAPS = "The heatmaps could not be computed for this picture. The probabilities are not affected."
+
+
+def build_answer(
+    info: ModelInfo, explanation: Explanation, *, size: tuple[int, int], file_type: str, notices: tuple[str, ...] = ()
+) -> dict[str, object]:
+    """Collect the answer for one radiograph in JSON's types; every number in it is finite.
+
+    Args:
+        size: (height, width) of the radiograph.
+    Raises:
+        ArithmeticError: the model gave a number that is not finite.
+    """
+    if not (np.isfinite(explanation.probabilities).all() and np.isfinite(explanation.logits).all()):
+        raise ArithmeticError("Expected finite probabilities and logits from the model.")
+    calibrated = _calibrated(info, explanation.logits)
+    unusual = explanation.unusual
+    missing = [NO_HEATMAPS] if explanation.heatmaps is None else []
+    return {
+        "type": file_type,
+        "width": int(size[1]),
+        "height": int(size[0]),
+        "notices": [*notices, *missing],
+        "input_check": {
+            "percentile": None if explanation.novelty is None else _rounded(explanation.novelty),
+            "unusual": unusual,
+            "text": UNUSUAL_TEXT if unusual else "",
+        },
+        "findings": [_finding(info, explanation, k, calibrated[k]) for k in range(len(info.findings))],
+        "disclaimer": info.disclaimer,
+    }
+
+
+def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: float | None) -> dict[str, object]:
+    probability = _rounded(explanation.probabilities[k])
+    answer = {
+        "name": info.findings[k],
+        "probability": probability,
+        "calibrated_probability": calibrated,
+        "logit": _rounded(explanation.logits[k]),
+        "threshold": info.threshold,
+        "chosen_threshold": info.thresholds[k] if info.thresholds else None,
+        "above": bool(explanation.probabilities[k] >= info.threshold),
+    }
+    if explanation.heatmaps is None:
+        return answer | {"heatmap": None, "peak": None, "scale": ""}
+    heatmap = [[_rounded(cell) for cell in row] for row in explanation.heatmaps[k].tolist()]
+    scale = describe_heatmap(explanation.heatmaps[k], float(explanation.logits[k]))
+    return answer | {"heatmap": heatmap, "peak": max(map(max, heatmap)), "scale": scale}
+
+
+def _calibrated(info: ModelInfo, logits: np.ndarray) -> list[float | None]:
+    if not info.calibration:
+        return [None] * len(info.findings)
+    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
+    return [_rounded(one) for one in sigmoid(calibrate_logits(logits[np.newaxis], calibration))[0]]
+
+
+def _rounded(value: float) -> float:
+    """Keep six significant digits: what float32 holds, in a third of the characters."""
+    if not math.isfinite(value):
+        raise ArithmeticError("Expected a finite number from the model.")
+    return float(f"{value:.6g}")
+
+
+def describe_model(info: ModelInfo, engine: str) -> dict[str, object]:
+    """Return everything that the model file says about itself but its arrays, and what computes."""
+    return json.loads(info_to_json(info)) | {"engine": engine}
+
+
+def model_identity(info: ModelInfo, engine: str) -> dict[str, object]:
+    """Return what tells one model from another: goes with every answer."""
+    return {
+        "digest": info.digest,
+        "created": info.created,
+        "image_size": info.image_size,
+        "num_findings": len(info.findings),
+        "engine": engine,
+    }
+
+
+def draw_pictures(
+    radiograph: np.ndarray, info: ModelInfo, explanation: Explanation, *, overlays: bool, thumbnail: bool
+) -> dict[str, object]:
+    """Draw what the result page shows of one radiograph, uint8 (height, width), as data URIs."""
+    shown = fit_for_display(radiograph, MAX_DISPLAY_SIDE)
+    wanted = rank_findings(explanation.probabilities)[:NUM_OVERLAYS]
+    return {
+        "radiograph": data_uri(encode_jpeg(shown), "jpeg"),
+        "size": list(shown.shape),
+        "thumbnail": data_uri(encode_jpeg(fit_for_display(shown, THUMBNAIL_SIDE)), "jpeg") if thumbnail else None,
+        "overlays": [
+            {
+                "finding": info.findings[k],
+                "picture": data_uri(encode_jpeg(overlay_heatmap(shown, explanation.heatmaps[k])), "jpeg"),
+                "empty": not explanation.heatmaps[k].any(),
+                "scale": describe_heatmap(explanation.heatmaps[k], float(explanation.logits[k])),
+            }
+            for k in wanted
+            if overlays and explanation.heatmaps is not None
+        ],
+    }
+
+
+def legend() -> str:
+    """Draw the colour scale as a data URI."""
+    return data_uri(encode_png(draw_legend(12, 192)), "png")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

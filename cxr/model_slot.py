@@ -1,0 +1,72 @@
+"""The model of the running site: loaded once, in the background, while the site already answers.
+
+A running site keeps the model that it has in memory, whatever happens to the file; a new one is read at the next start.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr.modelinfo import ModelFileError
+from cxr.site_errors import SiteError
+
+if TYPE_CHECKING:
+    from cxr.predictor import Predictor
+
+logger = logging.getLogger(__name__)
+
+
+def _load_predictor(path: str | os.PathLike, precision: str) -> "Predictor":
+    from cxr.predictor import Predictor  # Keras takes seconds to import: the site listens meanwhile
+
+    return Predictor(path, precision=precision)
+
+
+class ModelSlot:
+    """A place for one predictor.
+
+    Attributes:
+        state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why).
+        predictor: None unless ready. It has answered its golden radiograph by then, so it is warm.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        precision: str = "f32",
+        load: Callable[[str | os.PathLike, str], "Predictor"] = _load_predictor,
+    ) -> None:
+        self.state = "loading"
+        self.predictor: Predictor | None = None
+        self._path, self._precision, self._load = Path(path), precision, load
+
+    def load(self) -> None:
+        """Load now. What is no fault of the file is raised, and the state is "refused" all the same."""
+        state = "refused"
+        try:
+            if not self._path.exists():
+                state = "missing"
+                logger.error(
+                    "%s: no such file. Train a model with main_train.py, or name one with --model-path.", self._path
+                )
+                return
+            self.predictor = self._load(self._path, self._precision)
+            state = "ready"
+            logger.info("Model %s ready on %s", self.predictor.info.digest[:12], self.predictor.engine)
+        except ModelFileError as error:
+            logger.error("No model: %s", error)
+        finally:
+            self.state = state
+
+    def load_in_background(self) -> None:
+        threading.Thread(target=self.load, name="model", daemon=True).start()
+
+    def require(self) -> "Predictor":
+        """Return the predictor. Raises: SiteError model_loading, model_missing or model_refused."""
+        if self.state != "ready" or self.predictor is None:
+            raise SiteError(f"model_{self.state}")
+        return self.predictor

@@ -1,0 +1,101 @@
+"""Uploads to answers: who is let in, and what each file of a request is answered with. Knows nothing of HTTP."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr.answer import build_answer, draw_pictures
+from cxr.decoder import Decoder
+from cxr.explanation import Explanation
+from cxr.image_rules import ImageError
+from cxr.model_slot import ModelSlot
+from cxr.request_log import FileRecord, RequestRecord
+from cxr.site_errors import SiteError, problem_of
+from cxr.uploads import Upload
+
+if TYPE_CHECKING:
+    from cxr.predictor import Predictor
+
+MAX_ADMITTED = 12  # requests that are worked on or wait for it; the server has threads to spare for all others
+
+Explain = Callable[["Predictor", np.ndarray], Explanation]
+
+
+class Service:
+    """Answer requests with one model and one decoder; safe to call from many threads, and without memory of them."""
+
+    def __init__(self, model: ModelSlot, decoder: Decoder, explain: Explain) -> None:
+        self.model = model
+        self._decoder, self._explain = decoder, explain
+        self._places = threading.BoundedSemaphore(MAX_ADMITTED)
+
+    @contextmanager
+    def admitted(self) -> Iterator["Predictor"]:
+        """Let a request in, before any of its body is looked at. Raises: SiteError model_... or busy."""
+        predictor = self.model.require()
+        if not self._places.acquire(blocking=False):
+            raise SiteError("busy")
+        try:
+            yield predictor
+        finally:
+            self._places.release()
+
+    def results_for_programs(
+        self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord
+    ) -> list[dict[str, object]]:
+        """Answer each file; a file that cannot be used gets a problem document, a single one raises.
+
+        Raises: ImageError, SiteError.
+        """
+        results = []
+        for upload in uploads:
+            try:
+                results.append(self._answer(predictor, upload, record)[2])
+            except (ImageError, SiteError) as error:
+                if len(uploads) == 1:
+                    raise
+                results.append({"file": upload.name} | problem_of(error))
+        return results
+
+    def results_for_page(
+        self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord, *, overlays: bool
+    ) -> list[dict[str, object]]:
+        """Answer each file with what result.html shows; errors as in `results_for_programs`."""
+        results = []
+        for number, upload in enumerate(uploads, 1):
+            result = {"number": number, "name": upload.name, "labels": upload.labels, "error": None}
+            try:
+                radiograph, explanation, result["answer"] = self._answer(predictor, upload, record)
+            except (ImageError, SiteError) as error:
+                if len(uploads) == 1:
+                    raise
+                nothing = {"answer": None, "radiograph": None, "overlays": [], "thumbnail": None}
+                result |= nothing | {"error": problem_of(error)}
+            else:
+                with record.files[-1].stage("draw"):
+                    result |= draw_pictures(
+                        radiograph, predictor.info, explanation, overlays=overlays, thumbnail=len(uploads) > 1
+                    )
+            results.append(result)
+        return results
+
+    def _answer(
+        self, predictor: "Predictor", upload: Upload, record: RequestRecord
+    ) -> tuple[np.ndarray, Explanation, dict[str, object]]:
+        """Decode and explain one file: radiograph, explanation, and the answer in JSON's types."""
+        file = FileRecord(len(upload.data))
+        record.files.append(file)
+        try:
+            with file.stage("decode"):
+                radiograph, notices, file.type = self._decoder.decode(upload.data)
+        except (ImageError, SiteError) as error:
+            file.code = error.code
+            raise
+        file.dims = radiograph.shape[1], radiograph.shape[0]
+        with file.stage("model"):
+            explanation = self._explain(predictor, radiograph)
+        answer = build_answer(predictor.info, explanation, size=radiograph.shape, file_type=file.type, notices=notices)
+        return radiograph, explanation, {"file": upload.name} | answer

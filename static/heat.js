@@ -1,0 +1,91 @@
+// The pixels of an overlay, as cxr/overlay.py draws them: the same geometry, colours and rounding.
+
+/**
+ * Bring a heatmap to the radiograph's size, bilinearly, with OpenCV's half-pixel convention: the centre of cell i lies
+ * on row (i + 0.5) * height / h - 0.5, and the border cells go on to the border.
+ *
+ * @param {number[][]} grid h rows of w numbers >= 0
+ * @param {number} peak the heat that gets the end of the colour scale
+ * @returns {Uint8Array} height * width values 0-255; null where there is no heat at all
+ */
+export function upsample(grid, peak, height, width) {
+  if (!(peak > 0) || !grid.some((row) => row.some((value) => value > 0))) return null;
+  const columns = positions(width, grid[0].length);
+  const heat = new Uint8Array(height * width);
+  const line = new Float32Array(grid[0].length);
+  positions(height, grid.length).forEach(([row, next, share], y) => {
+    for (let j = 0; j < line.length; j += 1) {
+      const above = Math.min(grid[row][j] / peak, 1);
+      line[j] = above + (Math.min(grid[next][j] / peak, 1) - above) * share;
+    }
+    for (let x = 0; x < width; x += 1) {
+      const [column, right, part] = columns[x];
+      heat[y * width + x] = Math.round(255 * (line[column] + (line[right] - line[column]) * part));
+    }
+  });
+  return heat;
+}
+
+/** For every pixel along one side: the cell before its centre, the cell after it, and the share of the latter. */
+function positions(numPixels, numCells) {
+  return Array.from({ length: numPixels }, (_, pixel) => {
+    const place = ((pixel + 0.5) * numCells) / numPixels - 0.5;
+    const cell = Math.floor(place);
+    if (cell < 0) return [0, 0, 0];
+    if (cell >= numCells - 1) return [numCells - 1, numCells - 1, 0];
+    return [cell, cell + 1, place - cell];
+  });
+}
+
+/**
+ * Map the radiograph's grey levels for display: identity at window 100 and level 50.
+ *
+ * @param {{window: number, level: number, invert: boolean}} view window and level in percent of the grey scale
+ * @returns {Float64Array} 256 grey levels, whole numbers 0-255
+ */
+export function greyScale({ window, level, invert }) {
+  return Float64Array.from({ length: 256 }, (_, grey) => {
+    const low = 2.55 * (level - window / 2);
+    const shown = Math.round(Math.min(255, Math.max(0, ((grey - low) * 100) / window)));
+    return invert ? 255 - shown : shown;
+  });
+}
+
+/**
+ * All colours that an overlay can have.
+ *
+ * @param {number[][]} colours 256 RGB triples, from no heat to the peak
+ * @param {number} opacity of the colour at the peak, 0 to 1
+ * @param {Float64Array} greys from greyScale
+ * @returns {Uint32Array} 65,536 pixels (bytes R, G, B, A), at heat * 256 + grey
+ */
+export function blendTable(colours, opacity, greys) {
+  const bytes = new Uint8ClampedArray(4 * 65536).fill(255);
+  for (let heat = 0, at = 0; heat < 256; heat += 1) {
+    const alpha = (opacity * heat) / 255;
+    for (let grey = 0; grey < 256; grey += 1, at += 4) {
+      for (let channel = 0; channel < 3; channel += 1) {
+        bytes[at + channel] = Math.round(greys[grey] * (1 - alpha) + colours[heat][channel] * alpha);
+      }
+    }
+  }
+  return new Uint32Array(bytes.buffer);
+}
+
+/** Fill a canvas of the radiograph's size: grey is Uint8Array, heat too or null. */
+export function paint(canvas, grey, heat, table) {
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[heat ? (heat[i] << 8) | grey[i] : grey[i]];
+  context.putImageData(picture, 0, 0);
+}
+
+/** Read the grey levels of a loaded picture: Uint8Array of height * width. */
+export function greyOf(image, width, height) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  return Uint8Array.from({ length: width * height }, (_, i) => data[4 * i]);
+}

@@ -1,0 +1,72 @@
+// The result page: takes the server's markup and makes it answer at once.
+
+import { csvOf, save, stemOf } from "./downloads.js";
+import { Viewer } from "./viewer.js";
+
+const drawing = JSON.parse(document.getElementById("drawing").textContent);
+const sections = [...document.querySelectorAll("section.result")];
+const summary = document.getElementById("summary");
+const viewers = new Map();
+
+const answerOf = (section) => JSON.parse(section.querySelector("script.answer").textContent);
+
+function speak(words) {
+  document.getElementById("spoken").textContent = words;
+}
+
+/** Start a section's viewer the first time it is shown: several large radiographs need not be unpacked at once. */
+async function show(section) {
+  if (viewers.has(section)) return;
+  const viewer = new Viewer(section, answerOf(section), drawing);
+  viewers.set(section, viewer);
+  await viewer.start();
+  section.querySelectorAll("input.view").forEach((radio) => {
+    radio.addEventListener("change", () => speak(section.querySelector(".reading.chosen").innerText));
+  });
+}
+
+/** With several radiographs the address says which one is shown; without one it is the table. */
+function follow(focus) {
+  const pages = [summary, ...document.querySelectorAll("section.result, section.failure")];
+  const chosen = pages.find((page) => `#${page.id}` === location.hash) ?? summary;
+  pages.forEach((page) => (page.hidden = page !== chosen));
+  if (chosen.matches(".result")) show(chosen);
+  summary.parentElement.classList.add("paged");
+  if (focus) {
+    chosen.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }
+}
+
+function chooseRule(event) {
+  const { value } = event.target;
+  document.querySelectorAll(`.rule-${value}`).forEach((radio) => (radio.checked = true));
+  const scope = event.target.closest(".scope");
+  speak([...scope.querySelectorAll(".verdict")].filter((one) => one.offsetParent).map((one) => one.innerText).join(". "));
+}
+
+function download(button) {
+  const section = button.closest("section.result");
+  const answers = (section ? [section] : sections).map(answerOf);
+  const stem = section ? stemOf(answers[0].file) : "radiographs";
+  if (button.dataset.download === "csv") {
+    save(csvOf(answers), "text/csv", `${stem}.csv`);
+  } else if (button.dataset.download === "json") {
+    const content = section ? { ...answers[0], model: drawing.model } : { results: answers, model: drawing.model };
+    save(JSON.stringify(content, null, 1), "application/json", `${stem}.json`);
+  } else {
+    const viewer = viewers.get(section);
+    viewer.overlay.toBlob((picture) => save(picture, "image/png", `${stem}_${viewer.finding.name}.png`));
+  }
+}
+
+document.querySelectorAll("input[class^='rule']").forEach((radio) => radio.addEventListener("change", chooseRule));
+document.querySelectorAll("[data-download]").forEach((button) => button.addEventListener("click", () => download(button)));
+document.querySelectorAll("[data-print]").forEach((button) => button.addEventListener("click", () => window.print()));
+if (summary) {
+  summary.querySelector(".downloads").hidden = sections.length === 0;
+  window.addEventListener("hashchange", () => follow(true));
+  follow(false);
+} else {
+  sections.forEach(show);
+}
