@@ -29,8 +29,14 @@ MAX_GROWTH_PER_REQUEST = 50_000  # bytes
 
 
 @pytest.fixture(scope="module")
-def site():
-    with RunningSite(served_model().path) as running:
+def spool(tmp_path_factory):
+    """Where the site would put temporary files."""
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="module")
+def site(spool):
+    with RunningSite(served_model().path, TMPDIR=str(spool)) as running:
         running.wait_until_ready()
         yield running
 
@@ -114,38 +120,29 @@ def large_upload(num_bytes):
     return PICTURES[0] + bytes(num_bytes - len(PICTURES[0]))
 
 
-def upload_large_ones(tmp_path, num_clients, num_requests):
-    """Send uploads just under the limit at once; return the peak of the memory and the files left behind."""
-    with RunningSite(served_model().path, TMPDIR=str(tmp_path)) as site:
-        site.wait_until_ready()
-        done, peak = threading.Event(), [0]
+def assert_large_uploads_are_bounded(site, spool, num_clients, num_requests):
+    """Send uploads just under the limit at once, and watch the memory of the site."""
+    done, peak = threading.Event(), [0]
 
-        def watch():
-            while not done.wait(0.02):
-                peak[0] = max(peak[0], site.usage().rss)
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], site.usage().rss)
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        answers = drive(site, [large_upload(32 * 2**20 - 1000)], num_clients, num_requests=num_requests)
-        done.set()
-        watcher.join()
-        assert {answer.status for answer in answers} <= {200, 503}
-        assert any(answer.status == 200 for answer in answers)
-    return peak[0], list(tmp_path.rglob("*"))
-
-
-def test_L07_large_uploads_stay_in_bounded_memory_and_off_the_disk(tmp_path):
-    peak, left = upload_large_ones(tmp_path, 4, 1)
-    assert peak < 2 * 2**30  # bytes
-    assert left == []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    answers = drive(site, [large_upload(32 * 2**20 - 1000)], num_clients, num_requests=num_requests)
+    done.set()
+    watcher.join()
+    print(f"{len(answers)} uploads of 32 MiB, {num_clients} at once: peak {peak[0] / 2**20:.0f} MiB")
+    assert {answer.status for answer in answers} <= {200, 503}
+    assert any(answer.status == 200 for answer in answers)
+    assert peak[0] < 2 * 2**30  # bytes
+    assert list(spool.rglob("*")) == []
 
 
 @pytest.mark.slow
-def test_L07_eight_clients_with_large_uploads(tmp_path):
-    peak, left = upload_large_ones(tmp_path, 8, 10)
-    print(f"8 clients, 80 uploads of 32 MiB: peak {peak / 2**20:.0f} MiB")
-    assert peak < 2 * 2**30  # bytes
-    assert left == []
+def test_L07_eight_clients_with_large_uploads(site, spool):
+    assert_large_uploads_are_bounded(site, spool, 8, 10)
 
 
 def break_off(site, data):
@@ -189,19 +186,26 @@ def test_L08_H15_memory_files_and_threads_do_not_grow(site):
     assert_no_growth(site, 100, 200)
 
 
-LEAK = f"""
-kept, real = [], app.explain
-def explain(*arguments, **options):
+def test_L07_large_uploads_stay_in_bounded_memory_and_off_the_disk(site, spool):
+    assert_large_uploads_are_bounded(site, spool, 4, 1)
+
+
+PLANTED = f"""
+kept, last, real = [], [None], app.explain
+def explain(predictor, picture, **options):  # keeps something of each request, and answers for the one before
     kept.append(b"x" * {LEAK_BYTES})
-    return real(*arguments, **options)
+    last[0], before = picture, last[0]
+    return real(predictor, picture if before is None else before, **options)
 app.explain = explain
 """
 
 
-def test_L12_twin_a_planted_leak_is_noticed():
-    with RunningSite(served_model().path, before=LEAK) as site:
+def test_L10_L12_twin_a_planted_leak_and_a_planted_mix_up_are_noticed(alone):
+    with RunningSite(served_model().path, before=PLANTED) as site:
         site.wait_until_ready()
-        with pytest.raises(AssertionError, match="growth"):
+        with pytest.raises(AssertionError):
+            assert_own_results(drive(site, PICTURES, 2, num_requests=4), alone)
+        with pytest.raises(AssertionError, match=f"< {MAX_GROWTH_PER_REQUEST}"):
             assert_no_growth(site, 100, 200)
 
 
@@ -270,23 +274,6 @@ def test_L10_sixteen_clients_never_get_anothers_answer(site, alone):
     assert {answer.status for answer in answers} <= {200, 503}
     assert num_answered > 1000
     assert_own_results(answers, alone)
-
-
-MIX_UP = """
-import threading
-last, real = [None], app.explain
-def explain(predictor, picture, **options):
-    last[0], before = picture, last[0]
-    return real(predictor, picture if before is None else before, **options)
-app.explain = explain
-"""
-
-
-def test_L10_twin_an_answer_that_belongs_to_another_picture_is_noticed(alone):
-    with RunningSite(served_model().path, before=MIX_UP) as site:
-        site.wait_until_ready()
-        with pytest.raises(AssertionError):
-            assert_own_results(drive(site, PICTURES, 2, num_requests=4), alone)
 
 
 def test_L11_the_site_listens_before_the_model_is_there_and_says_so():
