@@ -445,16 +445,17 @@ def test_T06_T07_folder_without_room_or_permission_is_found_before_training(tmp_
 
 def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
     code = f"""
-        import sys, time
+        import sys
         from pathlib import Path
         from cxr.durable import training_lock
         with training_lock(Path({str(tmp_path)!r})):
             print("held", flush=True)
-            time.sleep(60)
+            sys.stdin.read()  # until the test ends, however it does
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

@@ -10,9 +10,10 @@ import test_checks
 import test_dicom
 import test_images
 import test_labels
+import test_training
 from PIL import Image, ImageFile
 
-from cxr import checks, labels
+from cxr import checks, durable, labels, training
 from cxr.images import decode_with_notices
 from cxr.jpeg import JPEG_SIGNATURE
 
@@ -80,3 +81,23 @@ def test_I38_twin_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog
     monkeypatch.setattr(test_dicom, "decode_with_notices", tell)
     with pytest.raises(AssertionError, match="DOE"):
         test_dicom.test_I38_no_value_of_the_header_leaves(caplog, capfd)
+
+
+def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monkeypatch):
+    real = training._resume
+
+    def forget(run):
+        real(run)
+        if run.phase is not None:  # something was resumed
+            for variable in run.logits.optimizer.variables:
+                variable.assign(np.zeros(variable.shape))
+
+    monkeypatch.setattr(training, "_resume", forget)
+    with pytest.raises(AssertionError):
+        test_training.test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks=3)
+
+
+def test_T13_twin_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(durable, "_try_lock", lambda descriptor: True)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_training.test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)
