@@ -36,7 +36,7 @@ from cxr.request_log import RequestRecord, set_up_logging
 from cxr.server import serve
 from cxr.service import Service
 from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
-from cxr.site_rules import LOCAL_HOSTS, sent_by_another_site, wants_json
+from cxr.site_rules import LOCAL_HOSTS, host_is_trusted, sent_by_another_site, wants_json
 from cxr.uploads import Upload, clean_name, load_samples
 from gradcam import MODEL_PATH, explain
 
@@ -55,8 +55,9 @@ class Site(Flask):
 
     request_class = InMemoryRequest
 
-    def __init__(self, model: ModelSlot, decoder: Decoder) -> None:
+    def __init__(self, model: ModelSlot, decoder: Decoder, trusted_hosts: Sequence[str] | None) -> None:
         super().__init__(__name__)
+        self.trusted_hosts = trusted_hosts
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
         # The function is looked up at each call, so that a test can take its place.
         self.service = Service(
@@ -86,8 +87,8 @@ def create_app(
     if model is None:
         model = ModelSlot(MODEL_PATH)
         model.load_in_background()
-    app = Site(model, decoder)
-    app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES, TRUSTED_HOSTS=list(trusted_hosts or ()) or None)
+    app = Site(model, decoder, trusted_hosts)
+    app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES)
     app.jinja_env.globals.update(
         disclaimer=DISCLAIMER,
         max_upload_mib=MAX_REQUEST_BYTES // 1024**2,
@@ -212,8 +213,10 @@ def _record() -> RequestRecord:
 
 
 def _look_at_request() -> None:
-    """Note the route for the log, and refuse forms that another site's page sends to this one."""
+    """Note the route for the log, and refuse what was meant for another site or sent by one."""
     _record().route = request.url_rule.rule if request.url_rule else None
+    if not host_is_trusted(request.headers.get("Host"), site.trusted_hosts):
+        raise SiteError("wrong_host")
     fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if request.method == "POST" and sent_by_another_site(fetch_site, origin, request.host):
         raise SiteError("other_site")
@@ -303,9 +306,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     decoder = Decoder()  # first: small processes, started while this one is small
     model = ModelSlot(args.model_path, precision=args.precision)
     app = create_app(model, decoder, trusted_hosts=args.trusted_host or (LOCAL_HOSTS if local else None))
-    model.load_in_background()
-    print(f"Listening on http://{args.host}:{listener.getsockname()[1]}", flush=True)
-    serve(app, listener, functools.partial(server_error_page, app))
+    address = f"[{args.host}]" if family == socket.AF_INET6 else args.host
+
+    def started() -> None:
+        print(f"Listening on http://{address}:{listener.getsockname()[1]}", flush=True)
+        model.load_in_background()
+
+    serve(app, listener, functools.partial(server_error_page, app), started=started)
     decoder.close()
     return 0
 

@@ -70,14 +70,16 @@ class Decoder:
         except queue.Empty:
             raise SiteError("decode_busy") from None
         try:
-            if not child.alive:  # killed from outside while it waited
-                child = _Child(self._command)
+            child = self._fresh(child)  # it may have been killed from outside while it waited
             return child.decode(data, self._deadline)
         finally:
-            if not child.alive:
-                child.close()
-                child = _Child(self._command)  # starts in the background; nobody waits for it yet
-            self._idle.put(child)
+            self._idle.put(self._fresh(child))  # a new one starts in the background; nobody waits for it yet
+
+    def _fresh(self, child: "_Child") -> "_Child":
+        if child.alive:
+            return child
+        child.close()
+        return _Child(self._command)
 
     def close(self) -> None:
         """End the children that are idle; a busy one ends with this process."""
@@ -108,9 +110,10 @@ class _Child:
         return self._within(deadline, lambda: self._ask(data))
 
     def close(self) -> None:
-        self._process.stdin.close()
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # what it did not read any more
+            self._process.stdin.close()
         self._process.stdout.close()
 
     def _ask(self, data: bytes) -> Decoded:

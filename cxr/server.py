@@ -3,13 +3,13 @@
 Owns the process's signals. What a request is answered with is the site's work.
 """
 
+import contextlib
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -22,6 +22,7 @@ from cxr.site_errors import MAX_REQUEST_BYTES
 
 READ_SECONDS = 30.0  # from a request's first byte to its last
 DRAIN_SECONDS = 20.0  # after the first signal
+LINGER_SECONDS = 2.0  # that an early refusal is left on the line while the client still sends
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HELD_BYTES = 512 * 1024**2  # of requests that are being received, wait or are worked on: 15 of the largest
 SETTINGS = {
@@ -55,8 +56,9 @@ class _SiteErrorTask(ErrorTask):
         self.status = f"{status} {HTTPStatus(status).phrase}"
         self.response_headers.extend(headers)
         self.set_close_on_finish()
+        self.channel.refused_early = True
         self.content_length = len(body)
-        self.write(b"" if self.request.command == "HEAD" else body)
+        self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)  # unset where no line was read
 
 
 class _Channel(HTTPChannel):
@@ -65,6 +67,30 @@ class _Channel(HTTPChannel):
     error_task_class = _SiteErrorTask
     request_start = None  # monotonic seconds
     num_received = 0
+    refused_early = False
+    linger_until: float | None = None  # monotonic seconds
+
+    def readable(self) -> bool:
+        return self.linger_until is not None or super().readable()
+
+    def handle_read(self) -> None:
+        if self.linger_until is None:
+            super().handle_read()
+        else:
+            self.recv(self.adj.recv_bytes)  # thrown away; closes where the client has ended
+
+    def handle_close(self) -> None:
+        """Close; after an early refusal only this side at first (RFC 9112, section 9.6).
+
+        A client that is still sending would else be reset, and never see why it was refused.
+        """
+        if self.refused_early and self.linger_until is None and self.connected:
+            self.linger_until = time.monotonic() + LINGER_SECONDS
+            self.will_close = False
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+            return
+        super().handle_close()
 
     def received(self, data: bytes) -> bool:
         if self.request is None:
@@ -94,6 +120,9 @@ class _Channel(HTTPChannel):
         return bool(self.requests) or self.total_outbufs_len > 0
 
     def overdue(self, now: float) -> bool:
+        """Whether a request takes too long to come in, or a client that was refused does not stop."""
+        if self.linger_until is not None:
+            return now > self.linger_until
         return self.request is not None and now - self.request_start > READ_SECONDS
 
 
@@ -111,6 +140,7 @@ class _Server(TcpWSGIServer):
         super().maintenance(now)
         for channel in list(self.active_channels.values()):
             if channel.overdue(time.monotonic()):
+                channel.refused_early = False
                 channel.will_close = True
 
     def run_until_stopped(self) -> None:
@@ -136,15 +166,17 @@ class _Server(TcpWSGIServer):
         self.pull_trigger()  # wakes the loop
 
 
-def serve(application: Callable, listener: socket.socket, error_page: ErrorPage, **settings: Any) -> None:
+def serve(
+    application: Callable, listener: socket.socket, error_page: ErrorPage, *, started: Callable[[], None]
+) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal ends the process at once.
 
     Args:
         listener: bound TCP socket.
         error_page: gives the pages for what waitress refuses on its own.
-        settings: of waitress, instead of those in SETTINGS.
+        started: called when requests are answered and signals heeded.
     """
-    adjustments = Adjustments(sockets=[listener], **(SETTINGS | settings))
+    adjustments = Adjustments(sockets=[listener], **SETTINGS)
     address = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = _Server(application, _sock=listener, adj=adjustments, bind_socket=False, sockinfo=address)
     server.error_page = error_page
@@ -156,4 +188,5 @@ def serve(application: Callable, listener: socket.socket, error_page: ErrorPage,
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
+    started()
     server.run_until_stopped()

@@ -27,6 +27,11 @@ class ErrorKind:
 
 ERRORS = {
     "bad_request": ErrorKind(400, "The request cannot be used", "Open the start page and send the form again."),
+    "wrong_host": ErrorKind(
+        400,
+        "The site does not go by this name",
+        "Open it under the address that it printed at its start, or start it with this name as --trusted-host.",
+    ),
     "no_file": ErrorKind(
         400,
         "No file was sent",
@@ -43,7 +48,7 @@ ERRORS = {
         "The request is too large",
         f"Up to {MAX_REQUEST_MIB} MiB and {MAX_FILES} files are read at once. Send fewer files, or save them smaller.",
     ),
-    "headers_too_large": ErrorKind(431, "The request's headers are too large", "Open the start page and try again."),
+    "headers_too_large": ErrorKind(431, "The headers of the request are too large", "Open the start page and try again."),
     "internal": ErrorKind(
         500, "Something went wrong here", "The fault is the site's, not your file's. It has been logged."
     ),

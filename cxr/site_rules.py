@@ -1,9 +1,26 @@
 """Which requests are refused for where they come from, and how their errors are written. Plain functions of headers."""
 
+import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
 PROGRAM_PATHS = ("/api/", "/healthz", "/readyz")
+
+
+def host_is_trusted(host: str | None, trusted: Collection[str] | None) -> bool:
+    """Say whether a request names one of the site's own hosts in its header Host.
+
+    Another name means that a page of another site made the browser believe that this one is its own (DNS rebinding).
+    Werkzeug's own check knows no IPv6 addresses.
+
+    Args:
+        host: the header, None where it is missing.
+        trusted: names without port, IPv6 addresses in brackets; None for any.
+    """
+    found = HOST.fullmatch((host or "").lower())
+    return trusted is None or (found is not None and found[1] in trusted)
 
 
 def sent_by_another_site(fetch_site: str | None, origin: str | None, host: str) -> bool:

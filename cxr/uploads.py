@@ -38,8 +38,8 @@ def clean_name(name: str) -> str:
     Format characters can turn the text around or hide a part of it (Unicode, general categories Cc, Cf, Cs, Co, Cn).
     """
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    visible = "".join(" " if one.isspace() else one for one in last if unicodedata.category(one)[0] != "C")
-    plain = " ".join(visible.split())
+    spaced = (" " if one.isspace() else one for one in last)
+    plain = " ".join("".join(one for one in spaced if unicodedata.category(one)[0] != "C").split())
     if plain in (".", ".."):
         return ""
     if len(plain) <= MAX_NAME:

@@ -17,10 +17,13 @@ ROOMS = {
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
     "terminal": ("progress", "terminal"),
     "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history", "training"),
-    "predictor": ("predictor",),
+    "predictor": ("backend", "predictor"),
     "drawing": ("colormap", "overlay", "panel"),
     "report": ("summary", "figure_style", "figures", "finding_panels", "report_page", "report"),
     "results": ("packing", "gallery", "evaluation"),
+    "answers": ("explanation", "answer"),
+    "site": ("site_errors", "site_rules", "uploads", "decode_worker", "decoder", "model_slot", "request_log",
+             "envelope", "service", "openapi", "server"),
 }  # fmt: skip
 LOWEST = ("labels", "images", "metrics", "network", "terminal")
 MAY_IMPORT = {
@@ -34,11 +37,13 @@ MAY_IMPORT = {
     "drawing": LOWEST,
     "report": LOWEST,
     "results": (*LOWEST, "dataset", "drawing", "report"),
+    "answers": (*LOWEST, "drawing"),
+    "site": (*LOWEST, "predictor", "drawing", "answers"),
 }
 # Library -> the only files that may import it.
 OWNERS = {
     "flask": ("app",),
-    "waitress": ("app",),
+    "waitress": ("cxr.server",),
     "pandas": ("cxr.labels", "cxr.report"),
     "keras": ("cxr.network", "cxr.modelfile", "cxr.weights", "cxr.losses", "cxr.dataset", "cxr.training",
               "cxr.packing", "cxr.evaluation", "cxr.predictor", "main_train"),

@@ -1,0 +1,198 @@
+"""Measure what the running site costs beside the model alone, in one run on one machine.
+
+    python -m benchmarks.bench_site [--seconds 8] [--rounds 3] [--soak 2000]
+
+The site and the model alone (decoded picture in, probabilities and heatmaps out) take turns in short phases, so that
+whatever else the machine does falls on both; compare the ratios, not the milliseconds. One 1024 x 1024 PNG is posted
+to the result page as a browser with script does. A client that gets 503 waits as long as `Retry-After` says.
+"""
+
+import argparse
+import http.client
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxr.backend import choose_inference_backend
+
+if __name__ == "__main__":
+    choose_inference_backend()
+
+from cxr.images import decode_radiograph
+from cxr.predictor import Predictor
+from gradcam import MODEL_PATH, explain
+
+ROOT = Path(__file__).resolve().parent.parent
+BORDER = "benchmark"
+HEADERS = {"Content-Type": f"multipart/form-data; boundary={BORDER}"}
+
+
+def make_picture() -> bytes:
+    """Return a 1024 x 1024 PNG with the sharpness and noise of a radiograph, about 0.6 MB."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (40, 40), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (1024, 1024), interpolation=cv2.INTER_CUBIC)
+    noisy = smooth + generator.normal(0, 3, smooth.shape)
+    return cv2.imencode(".png", np.clip(noisy, 0, 255).astype(np.uint8))[1].tobytes()
+
+
+def make_form(picture: bytes) -> bytes:
+    def part(name: str, content: bytes, more: str = "") -> bytes:
+        return f'--{BORDER}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + content + b"\r\n"
+
+    return part("script", b"1") + part("file", picture, '; filename="chest.png"') + f"--{BORDER}--\r\n".encode()
+
+
+class Client:
+    """One visitor with a connection that is kept open."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, form: bytes) -> tuple[int, float]:
+        """Return status and seconds that the server asked to wait."""
+        self._connection.request("POST", "/predict", form, HEADERS)
+        response = self._connection.getresponse()
+        response.read()
+        return response.status, float(response.headers.get("Retry-After", 0))
+
+    def health(self) -> None:
+        self._connection.request("GET", "/healthz")
+        self._connection.getresponse().read()
+
+
+def repeat(act: Callable[[], object], seconds: float) -> list[float]:
+    """Act again and again; return how long each took, in seconds."""
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def crowd(port: int, form: bytes, num_clients: int, seconds: float) -> tuple[float, dict[int, int], list[float]]:
+    """Post with many clients. Returns: answers (200) per second, count per status, seconds of each answer."""
+    end = time.perf_counter() + seconds
+    counts: dict[int, int] = {}
+    times: list[float] = []
+
+    def visit(_number: int) -> None:
+        client = Client(port)
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            status, wait = client.post(form)
+            if status == 200:
+                times.append(time.perf_counter() - start)
+            counts[status] = counts.get(status, 0) + 1
+            time.sleep(min(wait, max(0.0, end - time.perf_counter())))
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(num_clients) as threads:
+        list(threads.map(visit, range(num_clients)))
+    return counts.get(200, 0) / (time.perf_counter() - start), counts, times
+
+
+def model_rate(answer: Callable[[], object], num_threads: int, seconds: float) -> float:
+    """Answers per second of the model alone."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(num_threads) as threads:
+        counts = list(threads.map(lambda _: len(repeat(answer, seconds)), range(num_threads)))
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of the site and its decoders (Linux)."""
+    pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split())]
+    pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids)
+    return pages * 4096 / 2**20
+
+
+def watch_health(port: int, stop: threading.Event, times: list[float]) -> None:
+    client = Client(port)
+    while not stop.wait(0.05):
+        start = time.perf_counter()
+        client.health()
+        times.append(time.perf_counter() - start)
+
+
+def measure(port: int, pid: int, args: argparse.Namespace) -> None:
+    picture = make_picture()
+    form, radiograph = make_form(picture), decode_radiograph(picture)
+    predictor = Predictor(MODEL_PATH)
+
+    def answer() -> object:
+        return explain(predictor, radiograph)
+
+    client = Client(port)
+    repeat(lambda: client.post(form), 2), repeat(answer, 1)
+    alone, single, rates, eight, many, health = [], [], [], [], [], []
+    counts: dict[int, int] = {}
+    for _ in range(args.rounds):
+        alone += repeat(answer, args.seconds / 2)
+        single += repeat(lambda: client.post(form), args.seconds)
+        alone += repeat(answer, args.seconds / 2)
+        rates.append(max(model_rate(answer, threads, args.seconds / 2) for threads in (1, 2)))
+        eight.append(crowd(port, form, 8, args.seconds)[0])
+        stop = threading.Event()
+        watcher = threading.Thread(target=watch_health, args=(port, stop, health))
+        watcher.start()
+        rate, statuses, _ = crowd(port, form, 64, args.seconds)
+        stop.set()
+        watcher.join()
+        many.append(rate)
+        counts = {status: counts.get(status, 0) + statuses.get(status, 0) for status in {*counts, *statuses}}
+        rates.append(max(model_rate(answer, threads, args.seconds / 2) for threads in (1, 2)))
+    model, site, best = statistics.median(alone), statistics.median(single), statistics.mean(rates)
+    print(f"picture: 1024 x 1024 PNG, {len(picture) / 1e6:.2f} MB; model input {predictor.info.image_size}")
+    print(f"model alone, one thread: p50 {1000 * model:.0f} ms; best rate {best:.1f}/s")
+    print(f"1 client: p50 {1000 * site:.0f} ms, {1000 * (site - model):+.0f} ms (target: at most +35 ms)")
+    print(f"8 clients: {statistics.mean(eight):.1f}/s, {statistics.mean(eight) / best:.0%} of the model (target: 85 %)")
+    share = statistics.mean(many) / statistics.mean(eight)
+    print(f"64 clients: {statistics.mean(many):.1f}/s, {share:.0%} of 8 clients (target: 80 %); by status: {counts}")
+    print(f"64 clients: /healthz p99 {1000 * np.percentile(health, 99):.0f} ms (target: at most 250 ms)")
+    if args.soak:
+        soak(client, form, pid, args.soak)
+
+
+def soak(client: Client, form: bytes, pid: int, num_requests: int) -> None:
+    marks = []
+    for number in range(num_requests + 1):
+        if number % max(1, num_requests // 4) == 0:
+            marks.append(f"{number}: {resident_mib(pid):.0f}")
+        client.post(form)
+    print(f"resident memory in MiB after so many more requests: {', '.join(marks)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a phase (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--soak", type=int, default=2000, help="requests of the memory test (default: 2000)")
+    args = parser.parse_args()
+    command = [sys.executable, str(ROOT / "app.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            port = int(server.stdout.readline().rsplit(":", 1)[1])
+            for _ in range(1200):
+                connection = http.client.HTTPConnection("127.0.0.1", port)
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    break
+                time.sleep(0.1)
+            measure(port, server.pid, args)
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()

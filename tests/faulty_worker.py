@@ -1,0 +1,33 @@
+"""A decoder process with faults built in: the first bytes of a file choose one."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cxr.decode_worker import main
+from cxr.images import decode_with_notices
+
+
+def decode(data):
+    if data.startswith(b"ABORT"):
+        os.abort()
+    if data.startswith(b"HANG"):
+        time.sleep(60)
+    if data.startswith(b"MEMORY"):
+        bytearray(2**31)
+    if data.startswith(b"BUG"):
+        raise RuntimeError("MUSTERMANN^ERIKA")
+    if data.startswith(b"EXIT"):
+        sys.exit(0)
+    if data.startswith(b"PRINT"):
+        print("a library's chatter", flush=True)
+        os.write(1, b"more of it")
+        data = data[5:]
+    return decode_with_notices(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main(decode))

@@ -1,0 +1,92 @@
+"""The whole site around a stand-in for the model, so that a test of the server starts in a second and needs no Keras.
+
+    python tests/quick_site.py [--delay SECONDS] [--read-seconds SECONDS] [--port N] [--host ADDRESS]
+
+The stand-in's probabilities depend on the picture alone, and can be worked out with `expected_probabilities`.
+"""
+
+import argparse
+import functools
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import app as site
+import cxr.server
+from cxr.decoder import Decoder
+from cxr.images import to_model_input
+from cxr.model_slot import ModelSlot
+from cxr.modelinfo import ModelInfo
+from cxr.request_log import set_up_logging
+
+FINDINGS = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
+    *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
+)
+SIZE = 64
+CALIBRATION = {"method": "platt", "slopes": [0.5] * 14, "biases": [-1.0] * 14}
+
+
+class StandIn:
+    """What the site asks of a predictor. Features: the picture in 2 x 2 cells, 14 channels of it; kernel: identity."""
+
+    engine = "a stand-in"
+    head_kernel = np.eye(14, dtype=np.float32)
+    info = ModelInfo(
+        FINDINGS, SIZE, thresholds=tuple(0.1 + 0.05 * k for k in range(14)), calibration=CALIBRATION, digest="0123" * 16
+    )
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.delay = delay
+
+    def predict(self, model_inputs):
+        time.sleep(self.delay)
+        cells = model_inputs[..., 0].reshape(-1, 2, SIZE // 2, 2, SIZE // 2).mean(axis=(2, 4)) / 255  # (n, 2, 2)
+        features = (cells[..., np.newaxis] - np.arange(14) / 14).astype(np.float32)  # (n, 2, 2, 14)
+        logits = features.mean(axis=(1, 2))
+        return 1 / (1 + np.exp(-logits)), logits, features
+
+
+def expected_probabilities(radiograph: np.ndarray) -> np.ndarray:
+    """Work the stand-in's answer out by another way: the mean of the whole model input."""
+    mean = to_model_input(radiograph, SIZE).mean() / 255
+    return 1 / (1 + np.exp(-(mean - np.arange(14) / 14)))
+
+
+def ready_slot(delay: float = 0.0) -> ModelSlot:
+    slot = ModelSlot(__file__, load=lambda path, precision: StandIn(delay))
+    slot.load()
+    return slot
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--read-seconds", type=float, default=30.0)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--host", default="127.0.0.1")
+    args = parser.parse_args()
+    cxr.server.READ_SECONDS = args.read_seconds
+    set_up_logging()
+    listener = socket.create_server((args.host, args.port))
+    decoder = Decoder()
+    application = site.create_app(ready_slot(args.delay), decoder)
+    address = f"http://{args.host}:{listener.getsockname()[1]}"
+    cxr.server.serve(
+        application,
+        listener,
+        functools.partial(site.server_error_page, application),
+        started=lambda: print(f"Listening on {address} as {os.getpid()}", flush=True),
+    )
+    decoder.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""The site behind its real server: sockets, deadlines, overload and the end."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quick_site import expected_probabilities
+from site_tools import FORM, ROOT, ask, ask_raw, form, noisy_png, png, running_site
+
+from cxr.envelope import HEADERS
+from cxr.images import decode_radiograph
+from cxr.site_errors import ERRORS, MAX_REQUEST_BYTES
+from gradcam import MODEL_PATH
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_site("--read-seconds", 2) as running:
+        yield running
+
+
+def post(port, data, path="/api/predict", timeout=60):
+    return ask(port, "POST", path, form(("x.png", data)), {"Content-Type": FORM}, timeout)
+
+
+def post_head(length):
+    """The head of an upload of so many bytes."""
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
+    return head.encode()
+
+
+def open_files(pid):
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def threads(pid):
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def is_up(port):
+    return ask(port, path="/healthz")[0] == 200
+
+
+def in_app_style(answer, code):
+    """Whether a raw answer is the site's own error page, with its headers."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = dict(line.split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:])
+    assert {name: lines[name] for name in HEADERS} == HEADERS
+    assert lines["Cache-Control"] == "no-store"
+    assert "Server" not in lines
+    return ERRORS[code].title.encode() in body
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"Content-Length: {2**30}",  # more than there is, and more than is read
+        f"Content-Length: {MAX_REQUEST_BYTES + 2**21}",
+    ],
+)
+def test_H03_a_claim_beyond_the_limit_is_413_before_the_body_comes(server, head):
+    request = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n{head}\r\n\r\n"
+    answer = ask_raw(server.port, request.encode())
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert in_app_style(answer, "request_too_large")
+
+
+def test_H03_a_chunked_body_beyond_the_limit_is_413(server):
+    request = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(request.encode())
+        try:
+            for _ in range(MAX_REQUEST_BYTES // 2**20 + 4):
+                connection.sendall(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the server has hung up, which is what it is for
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+    assert is_up(server.port)
+
+
+def test_H04_oversized_heads(server):
+    assert ask(server.port, path="/" + "x" * 10_000)[0] == 404
+    assert ask(server.port, headers={f"X-{number}": "x" for number in range(100)})[0] == 200
+    answer = ask_raw(server.port, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 300_000 + b"\r\n\r\n")
+    assert answer.split()[1] == b"431"
+    assert in_app_style(answer, "headers_too_large")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: evil.example",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\nHost: localhost",
+        b"GET / HTTP/1.1\r\nX: no host",
+    ],
+)
+def test_H07_wrong_missing_and_double_hosts(server, head):
+    answer = ask_raw(server.port, head + b"\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"evil" not in answer
+
+
+def test_H07_forwarded_headers_are_ignored(server):
+    answer = ask(server.port, headers={"X-Forwarded-Host": "evil.example", "X-Forwarded-For": "1.2.3.4"})
+    assert answer[0] == 200
+    assert b"evil" not in answer[2]
+
+
+def test_H12_the_server_names_no_version(server):
+    for path in ("/", "/nothing", "/healthz"):
+        headers = ask(server.port, path=path)[1]
+        assert "server" not in headers
+        assert {name: headers[name.lower()] for name in HEADERS} == HEADERS
+
+
+def test_H14_a_request_that_trickles_in_is_cut_and_nobody_waits_for_it(server):
+    start = time.monotonic()
+    ends = []
+
+    def trickle(head):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            connection.sendall(head)
+            try:
+                while time.monotonic() - start < 45:
+                    connection.sendall(b"x")
+                    connection.settimeout(0.1)
+                    try:
+                        if not connection.recv(1000):
+                            break
+                    except TimeoutError:
+                        continue
+            except OSError:
+                pass
+            ends.append(time.monotonic() - start)
+
+    body = (
+        f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nContent-Length: 100000\r\n\r\n".encode()
+    )
+    heads = [b"GET / HTTP/1.1\r\nX: ", body] * 10
+    clients = [threading.Thread(target=trickle, args=(head,)) for head in heads]
+    for one in clients:
+        one.start()
+    assert post(server.port, png())[0] == 200  # while they trickle
+    for one in clients:
+        one.join()
+    assert len(ends) == 20
+    assert max(ends) < 40  # the deadline of this server is 2 s; each byte alone would have kept it alive
+
+
+def test_H15_clients_that_hang_up_leave_nothing_behind(server):
+    with ThreadPoolExecutor(12) as crowd:  # libraries start threads of their own at their first work
+        assert {status for status, _, _ in crowd.map(lambda seed: post(server.port, png(seed)), range(12))} == {200}
+    time.sleep(2.5)
+    before = (open_files(server.pid), threads(server.pid))
+    body = form(("x.png", noisy_png((400, 400))))
+    for number in range(100):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(post_head(len(body)) + (body if number % 2 else body[: len(body) // 2]))
+    for _ in range(100):  # half of them hung up while their answer was being worked on
+        if (open_files(server.pid), threads(server.pid)) == before:
+            break
+        time.sleep(0.1)
+    assert open_files(server.pid) == before[0]
+    assert threads(server.pid) <= before[1] + 2  # OpenCV's own
+    assert post(server.port, png())[0] == 200
+
+
+def test_H16_a_crowd_gets_its_own_answers_or_503(server):
+    def visit(seed):
+        status, headers, body = post(server.port, png(seed))
+        if status == 503:
+            assert int(headers["retry-after"]) > 0
+            return None
+        assert status == 200
+        return [one["probability"] for one in json.loads(body)["results"][0]["findings"]]
+
+    expected = {seed: expected_probabilities(decode_radiograph(png(seed))) for seed in range(16)}
+    with ThreadPoolExecutor(64) as crowd:
+        found = list(crowd.map(visit, [seed for seed in range(16) for _ in range(8)]))
+    answered = [(number // 8, one) for number, one in enumerate(found) if one is not None]
+    assert len(answered) >= 12
+    for seed, probabilities in answered:
+        np.testing.assert_allclose(probabilities, expected[seed], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"\x00\xff garbage \r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\nbad header\r\n\r\n",
+    ],
+    ids=["negative", "two lengths", "huge", "encoding", "tls", "garbage", "header"],
+)
+def test_H17_what_is_not_http_is_refused(server, request_bytes):
+    answer = ask_raw(server.port, request_bytes)
+    assert not answer or answer.split()[1] in (b"400", b"413", b"501")
+    assert b"Traceback" not in answer
+    assert is_up(server.port)
+
+
+def test_H17_length_and_chunks_together_are_no_second_request(server):
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n"
+    answer = ask_raw(server.port, request + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert is_up(server.port)
+
+
+def test_H17_random_bytes_never_stop_the_server(server):
+    generator = random.Random(0)  # noqa: S311 - a seed for a test
+    for _ in range(100):
+        data = bytes(generator.randrange(256) for _ in range(generator.randrange(1, 200)))
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(data)
+    assert is_up(server.port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_H21_what_was_accepted_is_finished_before_the_end(number):
+    with running_site("--delay", 1) as running:
+        with ThreadPoolExecutor(8) as crowd:
+            answers = [crowd.submit(post, running.port, png(seed)) for seed in range(8)]
+            for _ in range(200):  # until all of them have been received and let in
+                if open_files_of_port(running.pid) >= 9:
+                    break
+                time.sleep(0.05)
+            time.sleep(0.5)
+            running.process.send_signal(number)
+            statuses = [one.result()[0] for one in answers]
+        assert running.process.wait(30) == 0
+    assert statuses == [200] * 8
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port), timeout=5)
+
+
+def open_files_of_port(pid):
+    """The sockets of a process: the listening one and one per connection."""
+    return sum("socket:" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_H21_a_second_signal_ends_at_once():
+    with running_site("--delay", 15) as running:
+
+        def visit():
+            with pytest.raises((OSError, http.client.HTTPException)):
+                post(running.port, png())
+
+        thread = threading.Thread(target=visit)
+        thread.start()
+        time.sleep(1.5)
+        start = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert running.process.poll() is None  # it waits for the answer
+        assert running.stop(signal.SIGTERM, timeout=10) == 128 + signal.SIGTERM
+        assert time.monotonic() - start < 10
+        thread.join()
+
+
+def test_H21_without_work_the_end_comes_at_once():
+    with running_site() as running:
+        assert is_up(running.port)
+        start = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - start < 10
+
+
+def test_H22_ipv6_and_a_folder_without_write_permission(tmp_path):
+    tmp_path.chmod(0o555)
+    probe = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), "--host", "::1", "--port", "0", "--model-path", "/nonexistent/none.h5"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        line = probe.stdout.readline()
+        assert line.startswith("Listening on http://[::1]:")
+        port = int(line.rsplit(":", 1)[1])
+        with socket.create_connection(("::1", port), timeout=30) as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: [::1]:{port}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"python main_train.py" in answer
+        taken = [sys.executable, str(ROOT / "app.py"), "--host", "::1", "--port", str(port)]
+        second = subprocess.run(taken, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 3
+        assert len(second.stderr.strip().splitlines()) == 1
+    finally:
+        probe.terminate()
+        assert probe.wait(30) == 0
+        probe.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_H23_no_temporary_folder_is_needed(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path / "none"), "PYTHONDONTWRITEBYTECODE": "1"}
+    tmp_path.chmod(0o555)
+    with running_site(env=environment, cwd=tmp_path) as running:
+        data = noisy_png()
+        assert len(data) > 2_000_000  # far beyond what servers and frameworks keep in memory by default
+        assert post(running.port, data)[0] == 200
+        assert post(running.port, data, path="/predict")[0] == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_over_the_budget_of_memory_is_503():
+    code = (
+        "import cxr.server, runpy, sys; cxr.server.MAX_HELD_BYTES = 300_000; sys.argv = ['quick_site.py'];"
+        "runpy.run_path('tests/quick_site.py', run_name='__main__')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = int(process.stdout.readline().split()[2].rsplit(":", 1)[1])
+            assert post(port, png())[0] == 200
+            answer = ask_raw(port, post_head(400_000) + bytes(350_000))
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert in_app_style(answer, "busy")
+            assert b"\r\nRetry-After: 2\r\n" in answer
+            assert post(port, png())[0] == 200
+        finally:
+            process.terminate()
+
+
+@pytest.mark.skipif(not MODEL_PATH.exists(), reason="the shipped model file is missing")
+def test_the_script_answers_with_the_shipped_model_and_listens_before_it_is_loaded():
+    command = [sys.executable, str(ROOT / "app.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            port = int(process.stdout.readline().rsplit(":", 1)[1])
+            assert ask(port, path="/healthz")[0] == 200
+            assert ask(port, path="/readyz")[0] == 503
+            assert post(port, png())[0] == 503
+            for _ in range(1200):
+                if ask(port, path="/readyz")[0] == 200:
+                    break
+                time.sleep(0.1)
+            status, _, body = post(port, (ROOT / "images" / "00000011_001.png").read_bytes())
+            assert status == 200
+            findings = json.loads(body)["results"][0]["findings"]
+            assert len(findings) == 14
+            assert all(0 <= one["probability"] <= 1 for one in findings)
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
