@@ -6,12 +6,14 @@ import re
 
 import numpy as np
 import pytest
+import test_app
 import test_checks
 import test_dicom
 import test_images
 import test_labels
 import test_training
 from PIL import Image, ImageFile
+from site_tools import quick_client
 
 from cxr import checks, durable, labels, training
 from cxr.images import decode_with_notices
@@ -101,3 +103,19 @@ def test_T13_twin_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(durable, "_try_lock", lambda descriptor: True)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_training.test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/api/predict"])
+def test_H08_twin_a_site_that_takes_posts_from_everywhere_is_noticed(monkeypatch, path):
+    monkeypatch.setattr(test_app.site, "sent_by_another_site", lambda *_: False)
+    with pytest.raises(AssertionError):
+        test_app.test_H08_posts_from_other_sites_are_refused(
+            quick_client(), {"Sec-Fetch-Site": "cross-site"}, 403, path
+        )
+
+
+def test_H05_twin_a_site_that_answers_the_first_file_only_is_noticed(monkeypatch):
+    real = test_app.site._uploads
+    monkeypatch.setattr(test_app.site, "_uploads", lambda: real()[:1])
+    with pytest.raises((AssertionError, ValueError)):
+        test_app.test_H05_each_of_several_files_has_its_own_result_or_error(quick_client())
