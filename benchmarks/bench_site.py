@@ -1,6 +1,6 @@
 """Measure what the running site costs beside the model alone, in one run on one machine.
 
-    python -m benchmarks.bench_site [--seconds 8] [--rounds 3] [--soak 2000]
+    python -m benchmarks.bench_site [--model-path FILE] [--seconds 8] [--rounds 3] [--soak 2000]
 
 The site and the model alone (decoded picture in, probabilities and heatmaps out) take turns in short phases, so that
 whatever else the machine does falls on both; compare the ratios, not the milliseconds. One 1024 x 1024 PNG is posted
@@ -128,18 +128,22 @@ def watch_health(port: int, stop: threading.Event, times: list[float]) -> None:
 def measure(port: int, pid: int, args: argparse.Namespace) -> None:
     picture = make_picture()
     form, radiograph = make_form(picture), decode_radiograph(picture)
-    predictor = Predictor(MODEL_PATH)
+    predictor = Predictor(args.model_path)
 
     def answer() -> object:
         return explain(predictor, radiograph)
 
-    client = Client(port)
-    repeat(lambda: client.post(form), 2), repeat(answer, 1)
+    def visit() -> list[float]:
+        client = Client(port)  # anew for each phase: the server closes what is idle for long
+        return repeat(lambda: client.post(form), args.seconds)
+
+    visit()  # warm
+    repeat(answer, 1)
     alone, single, rates, eight, many, health = [], [], [], [], [], []
     counts: dict[int, int] = {}
     for _ in range(args.rounds):
         alone += repeat(answer, args.seconds / 2)
-        single += repeat(lambda: client.post(form), args.seconds)
+        single += visit()
         alone += repeat(answer, args.seconds / 2)
         rates.append(max(model_rate(answer, threads, args.seconds / 2) for threads in (1, 2)))
         eight.append(crowd(port, form, 8, args.seconds)[0])
@@ -161,7 +165,7 @@ def measure(port: int, pid: int, args: argparse.Namespace) -> None:
     print(f"64 clients: {statistics.mean(many):.1f}/s, {share:.0%} of 8 clients (target: 80 %); by status: {counts}")
     print(f"64 clients: /healthz p99 {1000 * np.percentile(health, 99):.0f} ms (target: at most 250 ms)")
     if args.soak:
-        soak(client, form, pid, args.soak)
+        soak(Client(port), form, pid, args.soak)
 
 
 def soak(client: Client, form: bytes, pid: int, num_requests: int) -> None:
@@ -173,22 +177,33 @@ def soak(client: Client, form: bytes, pid: int, num_requests: int) -> None:
     print(f"resident memory in MiB after so many more requests: {', '.join(marks)}")
 
 
+def wait_until_ready(port: int) -> None:
+    for _ in range(1200):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        if answer.status == 200:
+            return
+        if b"model_loading" not in answer.read():
+            raise SystemExit("The site refuses the model file; start app.py with it to see why.")
+        time.sleep(0.1)
+    raise SystemExit("The site was not ready within two minutes.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model-path", type=Path, default=MODEL_PATH, metavar="FILE", help="(default: the shipped one)"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of a phase (default: 8)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--soak", type=int, default=2000, help="requests of the memory test (default: 2000)")
     args = parser.parse_args()
-    command = [sys.executable, str(ROOT / "app.py"), "--port", "0"]
+    command = [sys.executable, str(ROOT / "app.py"), "--model-path", str(args.model_path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             port = int(server.stdout.readline().rsplit(":", 1)[1])
-            for _ in range(1200):
-                connection = http.client.HTTPConnection("127.0.0.1", port)
-                connection.request("GET", "/readyz")
-                if connection.getresponse().status == 200:
-                    break
-                time.sleep(0.1)
+            wait_until_ready(port)
             measure(port, server.pid, args)
         finally:
             server.terminate()

@@ -6,35 +6,39 @@
  *
  * @param {number[][]} grid h rows of w numbers >= 0
  * @param {number} peak the heat that gets the end of the colour scale
- * @returns {Uint8Array} height * width values 0-255; null where there is no heat at all
+ * @returns {?Uint8Array} height * width values 0-255; null where there is no heat at all
  */
 export function upsample(grid, peak, height, width) {
   if (!(peak > 0) || !grid.some((row) => row.some((value) => value > 0))) return null;
+  const rows = positions(height, grid.length);
   const columns = positions(width, grid[0].length);
   const heat = new Uint8Array(height * width);
-  const line = new Float32Array(grid[0].length);
-  positions(height, grid.length).forEach(([row, next, share], y) => {
-    for (let j = 0; j < line.length; j += 1) {
-      const above = Math.min(grid[row][j] / peak, 1);
-      line[j] = above + (Math.min(grid[next][j] / peak, 1) - above) * share;
+  const line = new Float32Array(grid[0].length + 1); // one more, so that the last cell has a neighbour
+  for (let y = 0, at = 0; y < height; y += 1) {
+    const above = grid[rows.cell[y]];
+    const below = grid[Math.min(rows.cell[y] + 1, grid.length - 1)];
+    for (let j = 0; j < above.length; j += 1) {
+      const start = Math.min(above[j] / peak, 1);
+      line[j] = 255 * (start + (Math.min(below[j] / peak, 1) - start) * rows.share[y]);
     }
-    for (let x = 0; x < width; x += 1) {
-      const [column, right, part] = columns[x];
-      heat[y * width + x] = Math.round(255 * (line[column] + (line[right] - line[column]) * part));
+    for (let x = 0; x < width; x += 1, at += 1) {
+      const start = line[columns.cell[x]];
+      heat[at] = start + (line[columns.cell[x] + 1] - start) * columns.share[x] + 0.5; // rounded
     }
-  });
+  }
   return heat;
 }
 
-/** For every pixel along one side: the cell before its centre, the cell after it, and the share of the latter. */
+/** For every pixel along one side: the cell before its centre, and the share of the cell after that. */
 function positions(numPixels, numCells) {
-  return Array.from({ length: numPixels }, (_, pixel) => {
-    const place = ((pixel + 0.5) * numCells) / numPixels - 0.5;
-    const cell = Math.floor(place);
-    if (cell < 0) return [0, 0, 0];
-    if (cell >= numCells - 1) return [numCells - 1, numCells - 1, 0];
-    return [cell, cell + 1, place - cell];
-  });
+  const cell = new Int32Array(numPixels);
+  const share = new Float32Array(numPixels);
+  for (let pixel = 0; pixel < numPixels; pixel += 1) {
+    const place = Math.min(Math.max(((pixel + 0.5) * numCells) / numPixels - 0.5, 0), numCells - 1);
+    cell[pixel] = Math.floor(place);
+    share[pixel] = place - cell[pixel];
+  }
+  return { cell, share };
 }
 
 /**
@@ -60,13 +64,15 @@ export function greyScale({ window, level, invert }) {
  * @returns {Uint32Array} 65,536 pixels (bytes R, G, B, A), at heat * 256 + grey
  */
 export function blendTable(colours, opacity, greys) {
-  const bytes = new Uint8ClampedArray(4 * 65536).fill(255);
+  const bytes = new Uint8Array(4 * 65536).fill(255);
   for (let heat = 0, at = 0; heat < 256; heat += 1) {
     const alpha = (opacity * heat) / 255;
+    const [red, green, blue] = colours[heat].map((channel) => channel * alpha + 0.5); // rounded
     for (let grey = 0; grey < 256; grey += 1, at += 4) {
-      for (let channel = 0; channel < 3; channel += 1) {
-        bytes[at + channel] = Math.round(greys[grey] * (1 - alpha) + colours[heat][channel] * alpha);
-      }
+      const rest = greys[grey] * (1 - alpha);
+      bytes[at] = rest + red;
+      bytes[at + 1] = rest + green;
+      bytes[at + 2] = rest + blue;
     }
   }
   return new Uint32Array(bytes.buffer);
@@ -77,7 +83,8 @@ export function paint(canvas, grey, heat, table) {
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(picture.data.buffer);
-  for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[heat ? (heat[i] << 8) | grey[i] : grey[i]];
+  if (heat) for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[(heat[i] << 8) | grey[i]];
+  else for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[grey[i]];
   context.putImageData(picture, 0, 0);
 }
 

@@ -54,7 +54,8 @@ export class Viewer {
       invert: this.tool("invert").checked,
     });
     const table = blendTable(this.drawing.colours, this.opacity, greys);
-    paint(this.plain, this.grey, null, table);
+    if (String(greys) !== this.drawnGreys) paint(this.plain, this.grey, null, table);
+    this.drawnGreys = String(greys);
     paint(this.overlay, this.grey, this.#heat(), table);
     this.#drawLegend();
   }
@@ -74,6 +75,7 @@ export class Viewer {
     const plain = greyScale({ window: 100, level: 50, invert: false });
     paint(this.legend, grey, scale, blendTable(this.drawing.colours, this.opacity, plain));
     const end = this.section.querySelector(".legend .end");
+    end.parentElement.classList.toggle("empty", !(this.peak > 0));
     const whose = this.tool("common").checked ? "the largest peak of all findings" : "this map's own peak";
     end.textContent = this.peak > 0 ? `+${this.peak.toPrecision(2)} logit, ${whose}` : "no heat in this map";
   }

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ def upload_of(seed: int = 0, name: str = "film.png", **options: object) -> dict[
     return {"name": name, "mimeType": "image/png", "buffer": radiograph_file(seed, **options)}
 
 
+@functools.cache
 def make_predictor() -> Predictor:
     """The small test model, as if it had been trained: thresholds, calibration and test results."""
     predictor = Predictor(served_model().path)
