@@ -1,6 +1,5 @@
 """Faults of a training run as a whole: kills, odd surroundings, breaking parts, too little data."""
 
-import contextlib
 import csv
 import json
 import os
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import radiographs as files
+from forked import Forker, runs
 from small_network import build_small_network
 from test_dataset import make_cached, make_split
 from test_main_train import (
@@ -47,41 +47,27 @@ __all__ = ["project", "without_report"]  # fixtures
 MODEL = "model/chest_xray_densenet_model.h5"
 
 # The real script with a small network, a checkpoint after every batch, and batches that take a moment.
-RUNNER = """
-    import os, sys, time
+SCRIPT = """
+    import time
     from pathlib import Path
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    root, folder = sys.argv[1], Path(sys.argv[2])
-    sys.path[:0] = [root, root + "/tests"]
-    import cxr.network, cxr.report, cxr.training, main_train
+    import keras
+    import cxr.evaluation, cxr.gallery, cxr.network, cxr.packing, cxr.report, cxr.summary, cxr.training, gradcam
+    import main_train
     from small_network import build_small_network
-    for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
-        setattr(main_train, name, folder / getattr(main_train, name).relative_to(main_train.PROJECT_DIR))
-    main_train.PROJECT_DIR = folder
-    cxr.network.build_network = lambda findings, size, *_: build_small_network(findings, size)
-    cxr.report.write_report = lambda folder, *_: folder / "report.html"
-    cxr.training.CHECKPOINT_SECONDS = 0.0
-    pause = cxr.training._pause
-    cxr.training._pause = lambda *arguments: (pause(*arguments), time.sleep(0.01))
-    sys.exit(main_train.main(sys.argv[3:]))
+
+    def job(folder, *arguments):
+        folder = Path(folder)
+        for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
+            setattr(main_train, name, folder / getattr(main_train, name).relative_to(main_train.PROJECT_DIR))
+        main_train.PROJECT_DIR = folder
+        cxr.network.build_network = lambda findings, size, *_: build_small_network(findings, size)
+        cxr.report.write_report = lambda folder, *_: folder / "report.html"
+        cxr.training.CHECKPOINT_SECONDS = 0.0
+        pause = cxr.training._pause
+        cxr.training._pause = lambda *arguments: (pause(*arguments), time.sleep(0.01))
+        return main_train.main(list(arguments))
 """
 ARGUMENTS = ("--weights", "none", "--image-size", "32", "--batch-size", "4", "--learning-rate", "0.01")
-
-
-def start(folder, *arguments, **environment):
-    """Start the script with a small network in a process of its own."""
-    command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(ROOT), str(folder), *ARGUMENTS, *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment
-    )
-
-
-def run_to_the_end(folder, *arguments, **environment):
-    with start(folder, *arguments, **environment) as process:
-        output = process.stdout.read()
-    assert process.returncode == 0, output
-    return load_model(folder / MODEL)
 
 
 def newest(folder):
@@ -91,36 +77,33 @@ def newest(folder):
 
 def kill_and_resume(tmp_path, num_kills, num_epochs):
     """Kill a run again and again at random moments, let the last one end, and compare it with a run left alone."""
-    chance, epochs = random.Random(1), ("--epochs", str(num_epochs))  # noqa: S311 - moments, not secrets
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-        make_data(tmp_path / name)
+    chance, arguments = random.Random(1), (*ARGUMENTS, "--epochs", str(num_epochs))  # noqa: S311 - moments, no secrets
     places, folder = [], tmp_path / "killed" / "model" / "checkpoints"
-    for _ in range(num_kills):
-        with start(tmp_path / "killed", *epochs) as process:
-            for line in process.stdout:
-                if line.startswith("Training on"):
-                    break
+    with Forker(SCRIPT, tmp_path / "log.txt") as forker:
+        for name in ("whole", "killed"):
+            (tmp_path / name).mkdir()
+            make_data(tmp_path / name)
+        for _ in range(num_kills):
             before = newest(folder)
-            while newest(folder) == before and process.poll() is None:  # compiling takes as long as it takes
+            process = forker.start(tmp_path / "killed", *arguments)
+            while newest(folder) == before and runs(process):  # compiling takes as long as it takes
                 time.sleep(0.001)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0, 0.3))
-            process.kill()
-            assert process.wait(60) == -signal.SIGKILL
-        checkpoint = read_checkpoint(folder)
-        state = checkpoint.record["state"] if checkpoint else {"epoch": 0, "next_batch": 0}
-        places.append((state["epoch"], state["next_batch"]))
-    print(f"{num_kills} kills survived; resumed at (epoch, batch) {places}")
-    (whole, whole_info), (killed, killed_info) = (
-        run_to_the_end(tmp_path / name, *epochs) for name in ("whole", "killed")
-    )
+            time.sleep(chance.uniform(0, 0.3))
+            os.kill(process, signal.SIGKILL)
+            assert forker.wait() == -signal.SIGKILL
+            checkpoint = read_checkpoint(folder)
+            places.append((checkpoint.record["state"]["epoch"], checkpoint.record["state"]["next_batch"]))
+        for name in ("whole", "killed"):
+            forker.start(tmp_path / name, *arguments)
+            assert forker.wait() == 0
+    print(f"{num_kills} kills survived; gone on from (epoch, batch) {places}")
+    (whole, whole_info), (killed, killed_info) = (load_model(tmp_path / name / MODEL) for name in ("whole", "killed"))
     for one, other in zip(whole.get_weights(), killed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert whole_info.test_metrics == killed_info.test_metrics
     tables = [
-        list(csv.DictReader((tmp_path / n / "logs" / "history.csv").read_text().splitlines()))
-        for n in ("whole", "killed")
+        list(csv.DictReader((tmp_path / name / "logs" / "history.csv").read_text().splitlines()))
+        for name in ("whole", "killed")
     ]
     assert [row["epoch"] for row in tables[1]] == [str(epoch) for epoch in range(1, num_epochs + 1)]
     assert [row["loss"] for row in tables[0]] == [row["loss"] for row in tables[1]]
@@ -306,12 +289,16 @@ def test_T19_the_order_of_sets_does_not_reach_the_data(tmp_path):
 
 
 @pytest.mark.slow
-def test_T19_three_runs_with_other_hash_seeds_have_the_same_metrics(tmp_path):
+def test_T19_three_runs_with_other_hash_seeds_have_the_same_metrics(tmp_path, monkeypatch):
     results = []
     for seed in ("0", "1", "12345"):
         (tmp_path / seed).mkdir()
         make_data(tmp_path / seed)
-        _, info = run_to_the_end(tmp_path / seed, "--epochs", "3", PYTHONHASHSEED=seed)
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        with Forker(SCRIPT, tmp_path / "log.txt") as forker:
+            forker.start(tmp_path / seed, *ARGUMENTS, "--epochs", "3")
+            assert forker.wait() == 0, (tmp_path / "log.txt").read_text()
+        info = read_model_info(tmp_path / seed / MODEL)
         results.append(json.dumps([info.test_metrics, info.thresholds, info.calibration]))
     assert len(set(results)) == 1
 

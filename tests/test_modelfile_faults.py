@@ -7,10 +7,8 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
-import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from forked import Forker, runs
 from small_network import build_small_network
 from test_modelfile import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
 
@@ -188,51 +187,48 @@ def test_M12_a_full_disk_is_found_before_writing(network, tmp_path, monkeypatch)
 
 
 SAVER = """
-    import os, sys
-    os.environ["KERAS_BACKEND"] = sys.argv[3]
-    sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests"]
-    import keras
     import resource
+    from pathlib import Path
+    import keras
     from small_network import build_small_network
     from test_modelfile import FINDINGS, SIZE, make_info
     from cxr.durable import sweep_temp_files
     from cxr.modelfile import save_model
-    from pathlib import Path
-    path = Path(sys.argv[2])
-    sweep_temp_files(path.parent)
-    network = build_small_network(FINDINGS, SIZE)
-    if sys.argv[4] == "in-place":  # what Keras' own examples do
-        save = lambda: network.save(path, include_optimizer=False)
-    else:
-        save = lambda: save_model(network, make_info(), path)
-    print("saving", flush=True)
-    if sys.argv[4].isdecimal():  # a limit of the file size: the writes inside of HDF5 fail
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), -1))
-        save()
-    while True:
-        save()
+
+    def job(path, how):
+        path = Path(path)
+        sweep_temp_files(path.parent)
+        network = build_small_network(FINDINGS, SIZE)
+        if isinstance(how, int):  # a limit of the file size: the writes inside of HDF5 fail
+            resource.setrlimit(resource.RLIMIT_FSIZE, (how, -1))
+            save_model(network, make_info(), path)
+        while how == "project":
+            save_model(network, make_info(), path)
+        while how == "in place":  # what Keras' own examples do
+            network.save(path, include_optimizer=False)
 """
 
 
 def survive_kills(path, num_kills, how="project"):
     """Kill a process that saves without pause, at random moments; return how often the model file was whole after."""
     whole, chance = 0, random.Random(12)  # noqa: S311 - moments, not secrets
-    backend = "openvino" if keras.backend.backend() == "openvino" else "tensorflow"
-    command = [sys.executable, "-c", textwrap.dedent(SAVER), str(ROOT), str(path), backend, how]
-    for _ in range(num_kills):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout.readline() == "saving\n"
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0.1, 0.9))  # a save takes about 0.1 s
-            process.kill()
-            assert process.wait(60) == -signal.SIGKILL
-        with contextlib.suppress(ModelFileError, OSError):
-            if how == "in-place":
-                keras.models.load_model(path)
-            else:
-                model, _ = load_model(path)
-                assert np.isfinite(model.predict(RADIOGRAPHS, verbose=0)).all()
-            whole += 1
+    with Forker(SAVER, path.parent / "log.txt") as forker:
+        (path.parent / "log.txt").unlink()
+        for _ in range(num_kills):
+            before = path.stat().st_mtime_ns
+            process = forker.start(path, how)
+            while path.stat().st_mtime_ns == before and runs(process):  # until the first save has come this far
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.3))
+            os.kill(process, signal.SIGKILL)
+            assert forker.wait() == -signal.SIGKILL
+            with contextlib.suppress(ModelFileError, OSError):
+                if how == "in place":
+                    keras.models.load_model(path)
+                else:
+                    model, _ = load_model(path)
+                    assert np.isfinite(model.predict(RADIOGRAPHS, verbose=0)).all()
+                whole += 1
     return whole
 
 
@@ -252,11 +248,9 @@ def test_M12_writes_that_fail_leave_the_old_file_whatever_hdf5_makes_of_it(copy,
     """HDF5 may end the process in its own clean-up, which Python cannot catch; the old file is no part of that."""
     path = Path(copy)
     before = path.read_bytes()
-    backend = "openvino" if keras.backend.backend() == "openvino" else "tensorflow"
-    command = [sys.executable, "-c", textwrap.dedent(SAVER), str(ROOT), str(path), backend, str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout == "saving\n"
-    assert done.returncode != 0
+    with Forker(SAVER, path.parent.parent / "log.txt") as forker:
+        forker.start(path, limit)
+        assert forker.wait() != 0
     assert path.read_bytes() == before
     sweep_strays(path)
 
@@ -273,6 +267,7 @@ def test_M12_a_kill_during_saving_leaves_a_whole_file(copy):
 def test_M12_twenty_kills_during_saving_leave_a_whole_file(copy):
     path = Path(copy)
     assert survive_kills(path, 20) == 20
+    print("20 kills during saving survived")
     sweep_strays(path)
 
 
@@ -280,6 +275,6 @@ def test_M12_twenty_kills_during_saving_leave_a_whole_file(copy):
 @pytest.mark.slow
 def test_M12_twin_kills_during_saving_in_place_destroy_the_file(copy):
     """The kills do hit: the same ones, on a file that is written where it lies, leave less than whole files."""
-    whole = survive_kills(Path(copy), 12, how="in-place")
-    print(f"saved in place: whole after {whole} of 12 kills")
+    whole = survive_kills(Path(copy), 12, how="in place")
+    print(f"saving in place: whole after {whole} of 12 kills")
     assert whole < 12
