@@ -1,7 +1,8 @@
 """DICOM: bytes of a file with one grey picture -> radiograph, by what its header states.
 
-Reads group 2 first, the rest only where the transfer syntax is one that is supported, and then only the elements that
-are needed. No value of the header leaves: not in errors or notices, nor in pydicom's warnings and log lines.
+Reads group 2 first, the rest only where the transfer syntax is one that is supported; pydicom gets a small file with
+the elements that are needed and sees no other. No value of the header leaves: not in errors or notices, nor in
+pydicom's warnings and log lines.
 Source: DICOM PS3.3 C.7.3.1 (modality), C.7.6.1 (orientation), C.8.7.10 and C.8.11 (CR and DX images).
 """
 
@@ -15,8 +16,17 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from cxr.dicom_grey import to_grey
-from cxr.dicom_header import attempt, is_dicom, missing_start, read_pixel_header, read_transfer_syntax, text
+from cxr.dicom_header import (
+    attempt,
+    is_dicom,
+    missing_start,
+    read_pixel_header,
+    read_transfer_syntax,
+    start_of_file,
+    text,
+)
 from cxr.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
+from cxr.dicom_walk import needed_elements
 from cxr.image_rules import ImageError
 
 __all__ = ["decode_dicom", "is_dicom"]
@@ -41,11 +51,12 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, list[str]]:
     Raises: ImageError.
     """
     data = data if data[128:132] == b"DICM" else (missing_start(data) or b"") + data
-    syntax = read_transfer_syntax(data)
+    syntax, position = read_transfer_syntax(data)
     check_transfer_syntax(syntax)
     _silence_pydicom()
-    tags = [*map(tag_for_keyword, NEEDED), OVERLAY_BIT_POSITION]
-    dataset = attempt(pydicom.dcmread, io.BytesIO(data), specific_tags=tags)
+    tags = {*map(tag_for_keyword, NEEDED), OVERLAY_BIT_POSITION}
+    small_file = start_of_file(syntax) + needed_elements(data, position, tags)
+    dataset = attempt(pydicom.dcmread, io.BytesIO(small_file))
     if dataset is None:
         raise ImageError(
             "damaged", "This DICOM file is damaged: it cannot be read to its end. Export or copy it again."

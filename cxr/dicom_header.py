@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
+from cxr.dicom_walk import LONG_VRS, SHORT_VRS, value_of
 from cxr.image_rules import ImageError, check_sides
 
 PREAMBLE = bytes(128) + b"DICM"
@@ -23,8 +24,6 @@ STORAGE_CLASSES = b"1.2.840.10008.5.1.4.1.1."  # what every picture's SOP class 
 UID_PREFIX = b"1.2.840.10008."
 
 MAX_FIRST_ELEMENTS = 64  # elements looked at in group 2, or in group 8 of a file without preamble
-LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
 @dataclass(frozen=True)
@@ -61,31 +60,37 @@ def missing_start(data: bytes) -> bytes | None:
     storage object within 64 elements. No text, archive or program passes; such a file is then read like any other.
     """
     if data[:2] == b"\x02\x00":
-        syntax = _first_values(data, 0, group=2, explicit=True).get(0x00020010, b"")
+        syntax = _first_values(data, 0, group=2, explicit=True)[0].get(0x00020010, b"")
         return PREAMBLE if syntax.startswith(UID_PREFIX) else None
     if data[:2] != b"\x08\x00":
         return None
     for explicit, syntax in ((False, IMPLICIT_LITTLE), (True, EXPLICIT_LITTLE)):
-        sop_class = _first_values(data, 0, group=8, explicit=explicit).get(0x00080016, b"")
+        sop_class = _first_values(data, 0, group=8, explicit=explicit)[0].get(0x00080016, b"")
         if sop_class.startswith(STORAGE_CLASSES):
-            uid = syntax.encode() + b"\x00" * (len(syntax) % 2)
-            return PREAMBLE + struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
+            return start_of_file(syntax)
     return None
 
 
-def read_transfer_syntax(data: bytes) -> str:
-    """Return the transfer syntax UID, from group 2 alone: nothing is inflated, nothing after it is read.
+def read_transfer_syntax(data: bytes) -> tuple[str, int]:
+    """Read group 2 alone: nothing is inflated, nothing after it is read.
 
+    Returns: the transfer syntax UID, and where the data set begins.
     Raises: ImageError dicom_directory or dicom_compression.
     """
-    values = _first_values(data, len(PREAMBLE), group=2, explicit=True)
+    values, end = _first_values(data, len(PREAMBLE), group=2, explicit=True)
     if _uid(values.get(0x00020002, b"")) == DIRECTORY_CLASS:
         raise ImageError("dicom_directory", "This is a DICOMDIR, a list of files. Upload one of the pictures it lists.")
     syntax = _uid(values.get(0x00020010, b""))
     if not syntax:
         message = "This DICOM file does not say how it is encoded (no transfer syntax). Export the picture again."
         raise ImageError("dicom_compression", message)
-    return syntax
+    return syntax, end
+
+
+def start_of_file(syntax: str) -> bytes:
+    """Return the preamble and the shortest group 2 that a DICOM file can have."""
+    uid = syntax.encode() + b"\x00" * (len(syntax) % 2)
+    return PREAMBLE + struct.pack("<HH2sH", 2, 0x10, b"UI", len(uid)) + uid
 
 
 def read_pixel_header(dataset: Dataset) -> PixelHeader:
@@ -121,7 +126,8 @@ def raw_value(dataset: Dataset, keyword: str) -> Any | None:
     tag = tag_for_keyword(keyword)
     if tag not in dataset:
         return None
-    value = dataset.get_item(tag).value
+    # Without keep_deferred an element that has no value is converted by its type, which fails for unknown types.
+    value = dataset.get_item(tag, keep_deferred=True).value
     return None if value is None or value == b"" else value
 
 
@@ -175,31 +181,25 @@ def _uid(value: bytes) -> str:
     return value.decode("latin-1").strip(" \x00")
 
 
-def _first_values(data: bytes, position: int, group: int, explicit: bool) -> dict[int, bytes]:
-    """Return the first elements of a file by tag, as far as they belong to `group` and ascend."""
+def _first_values(data: bytes, position: int, group: int, explicit: bool) -> tuple[dict[int, bytes], int]:
+    """Return the first elements of a file by tag, as far as they belong to `group` and ascend, and where they end."""
     values: dict[int, bytes] = {}
     last = -1
     for tag, start, end in islice(_elements(data, position, explicit), MAX_FIRST_ELEMENTS):
         if tag >> 16 != group or tag <= last:
             break
         values[tag] = data[start : min(end, start + 128)]  # a UID has at most 64 bytes
-        last = tag
-    return values
+        last, position = tag, end
+    return values, position
 
 
 def _elements(data: bytes, position: int, explicit: bool) -> Iterator[tuple[int, int, int]]:
     """Yield tag, start and end of the value of each little-endian element, until one does not fit."""
     while position + 12 <= len(data):
         group, element = struct.unpack_from("<HH", data, position)
-        vr = data[position + 4 : position + 6]
-        if not explicit:
-            start, length = position + 8, struct.unpack_from("<I", data, position + 4)[0]
-        elif vr in LONG_VRS:
-            start, length = position + 12, struct.unpack_from("<I", data, position + 8)[0]
-        elif vr in SHORT_VRS:
-            start, length = position + 8, struct.unpack_from("<H", data, position + 6)[0]
-        else:
+        if explicit and data[position + 4 : position + 6] not in LONG_VRS | SHORT_VRS:
             return
+        start, length = value_of(data, position, explicit)
         if start + length > len(data):
             return
         yield group << 16 | element, start, start + length

@@ -143,6 +143,8 @@ def _check_rle(frame: bytes, header: PixelHeader) -> None:
     offsets = struct.unpack_from(f"<{num_segments}I", frame, 4)
     expected = header.rows * header.columns
     for start, end in zip(offsets, (*offsets[1:], len(frame)), strict=True):
+        if end - start > 2 * expected + ENCAPSULATION_MARGIN:  # longer than a picture of single samples
+            raise _damaged()
         expanded, position = 0, start
         while position < end <= len(frame) and expanded < expected:
             control = frame[position]

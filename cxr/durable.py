@@ -42,6 +42,18 @@ def replace_durably(temp: Path, path: Path) -> None:
             os.close(folder)
 
 
+def check_room(folder: Path, num_bytes: int, purpose: str) -> None:
+    """Make sure that a folder's disk has room.
+
+    Raises:
+        FolderError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        message = f"{purpose} needs {num_bytes / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free. Make room."
+        raise FolderError(f"{folder}: {message}")
+
+
 def check_folder(folder: Path, num_bytes: int) -> None:
     """Make sure, before hours of work, that a folder can be written and has room.
 
@@ -56,10 +68,7 @@ def check_folder(folder: Path, num_bytes: int) -> None:
     except OSError as error:
         message = f"{folder}: cannot be written ({error.strerror}). Change its permissions or make its parent folder."
         raise FolderError(message) from error
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        message = f"{folder}: training needs {num_bytes / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free. Make room."
-        raise FolderError(message)
+    check_room(folder, num_bytes, "training")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Owns what the file holds and whether it can be trusted; building the network is 
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -18,13 +19,15 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.durable import TEMP_PREFIX, replace_durably
+from cxr.durable import TEMP_PREFIX, check_room, replace_durably
 from cxr.modelinfo import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
 ARRAYS_GROUP = "cxr_arrays"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, used-up quota, limit of the file size
+SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside the weights
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
 
 # The layers that the network is made of. A file that asks for anything else was not made by this project.
@@ -64,6 +67,8 @@ def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> 
     created = datetime.now(UTC).isoformat(timespec="seconds")
     info = dataclasses.replace(info, keras_version=keras.__version__, created=created, digest="")
     temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
+    # A write that fails inside of HDF5 may take the whole process with it; the old file survives that, too.
+    check_room(path.parent, 4 * model.count_params() + SPARE_BYTES, "the model file")
     try:
         _write_file(model, info, temp)
         reloaded, info = load_model(temp)
@@ -71,7 +76,9 @@ def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> 
         if not all(np.array_equal(written, read) for written, read in pairs):
             raise OSError(f"{path}: the file read back differs from the model; the old model file is unchanged.")
         replace_durably(temp, path)
-    except RuntimeError as error:  # h5py's form of some write faults, for example a file size limit
+    except (OSError, RuntimeError) as error:  # RuntimeError is h5py's form of some write faults
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            raise
         raise OSError(f"{path}: could not write about {4 * model.count_params():,} bytes: {error}") from error
     finally:
         temp.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from cxr.image_rules import ImageError, check_sides
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_CHUNKS = 100_000  # 32 MiB in the usual 8 KiB chunks are 4,000; stops files made of tiny chunks
+MAX_CHUNKS = 20_000  # 100 MB in the usual 8 KiB chunks are 12,200; stops files made of tiny chunks
 MAX_EXIF_BYTES = 64 * 1024  # the orientation stands in the first directory
 
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # colour type -> bits per sample

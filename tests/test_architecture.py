@@ -11,8 +11,8 @@ SCRIPTS = ("main_train", "app", "gradcam")
 # Every module of cxr belongs to one room. A room's modules import from their own room and from the rooms named.
 ROOMS = {
     "labels": ("problems", "columns", "labels", "image_folder", "overlaps", "checks"),
-    "images": ("image_rules", "png", "jpeg", "dicom", "dicom_header", "dicom_pixels", "dicom_grey", "images",
-               "picture_files"),
+    "images": ("image_rules", "png", "jpeg", "dicom", "dicom_header", "dicom_walk", "dicom_pixels", "dicom_grey",
+               "images", "picture_files"),
     "metrics": ("calibration", "ranking", "metrics", "localisation"),
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
     "terminal": ("progress", "terminal"),

@@ -69,7 +69,7 @@ def test_check_accepts_clean_project(project):
 
 
 @pytest.mark.parametrize("kind", ["missing", "directory", "fifo"])
-def test_c01_csv_that_is_no_file_exits_3(project, kind):
+def test_C01_csv_that_is_no_file_exits_3(project, kind):
     paths = project.write()
     paths[1].unlink()
     if kind == "directory":
@@ -83,7 +83,7 @@ def test_c01_csv_that_is_no_file_exits_3(project, kind):
     assert "--val-csv" in result.faults[0].message
 
 
-def test_c01_unreadable_csv_exits_3(project, monkeypatch):
+def test_C01_unreadable_csv_exits_3(project, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
@@ -99,7 +99,7 @@ def test_missing_image_folder_exits_3(project):
     assert "--image-dir" in result.faults[0].message
 
 
-def test_c15_same_row_twice_is_a_warning_and_used_once(project):
+def test_C15_same_row_twice_is_a_warning_and_used_once(project):
     project.rows["train"].append(project.rows["train"][1])
     result = project.check()
     assert described(result, "warning") == {("duplicate row", "train-small.csv", 3)}
@@ -107,7 +107,7 @@ def test_c15_same_row_twice_is_a_warning_and_used_once(project):
     assert result.splits["train"].images == ("train0.pgm", "train1.pgm", "train2.pgm", "train3.pgm")
 
 
-def test_c16_same_image_in_two_splits_is_a_fault_for_each_pair(project):
+def test_C16_same_image_in_two_splits_is_a_fault_for_each_pair(project):
     for pair in (("train", "val"), ("train", "test"), ("val", "test")):
         project.rows = {name: rows_of(name) for name in CSV_NAMES}
         project.rows[pair[1]].append([project.rows[pair[0]][2][0], "0", "1", "somebody"])
@@ -117,7 +117,7 @@ def test_c16_same_image_in_two_splits_is_a_fault_for_each_pair(project):
         assert f"'{pair[0]}2.pgm' on lines 4 and 6" in result.faults[0].message
 
 
-def test_c17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
+def test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
     for row in (0, 1, 2):
         project.rows["test"][row][3] = "secret-7"
     project.rows["train"][3][3] = "secret-7"
@@ -131,12 +131,12 @@ def test_c17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
     assert "secret-7" not in refused.as_text() + allowed.as_text()
 
 
-def test_c14_patients_are_compared_as_text(project):
+def test_C14_patients_are_compared_as_text(project):
     project.rows["train"][0][3], project.rows["val"][0][3] = "007", "7"
     assert project.check().exit_code == 0
 
 
-def test_c18_deep_check_warns_of_same_pixels_across_splits(project):
+def test_C18_deep_check_warns_of_same_pixels_across_splits(project):
     (project.images / "test3.pgm").write_bytes(b"radiograph train1.pgm")
     (project.images / "val1.pgm").write_bytes(b"radiograph val0.pgm")  # within one split: nothing leaks
     assert project.check().problems == ()
@@ -154,7 +154,7 @@ def test_deep_check_names_unreadable_image(project):
 
 
 @pytest.mark.parametrize("kind", ["link", "linked-folder", "fifo", "folder", "missing", "dangling"])
-def test_c19_c20_image_that_must_not_be_opened_is_a_fault(project, kind):
+def test_C19_C20_image_that_must_not_be_opened_is_a_fault(project, kind):
     outside = project.folder / "outside"
     outside.mkdir()
     (outside / "x.pgm").write_bytes(b"radiograph x")
@@ -190,7 +190,7 @@ def test_links_and_subfolders_inside_the_image_folder_are_accepted(project):
     assert project.check(decode=decode_text).exit_code == 0
 
 
-def test_c20_missing_images_are_counted_and_twenty_listed(tmp_path):
+def test_C20_missing_images_are_counted_and_twenty_listed(tmp_path):
     project = Project(tmp_path, num_rows=60)
     for row in range(25):
         (project.images / f"train{row}.pgm").unlink()
@@ -201,7 +201,7 @@ def test_c20_missing_images_are_counted_and_twenty_listed(tmp_path):
 
 
 @pytest.mark.parametrize(("num_missing", "exit_code"), [(2, 0), (3, 2)])
-def test_c20_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, exit_code):
+def test_C20_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, exit_code):
     project = Project(tmp_path, num_rows=200)
     for row in range(num_missing):
         (project.images / f"train{row}.pgm").unlink()
@@ -214,7 +214,7 @@ def test_c20_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, ex
         assert result.splits["train"].lines[0] == 4
 
 
-def test_c21_unlisted_images_are_counted(project):
+def test_C21_unlisted_images_are_counted(project):
     for name in ("more1.pgm", "more2.pgm", ".hidden"):
         (project.images / name).touch()
     assert project.check().num_unlisted == 2
@@ -223,7 +223,7 @@ def test_c21_unlisted_images_are_counted(project):
 
 @pytest.mark.parametrize("split", CSV_NAMES)
 @pytest.mark.parametrize("label", ["0", "1"])
-def test_c22_finding_with_one_class_is_a_warning(project, split, label):
+def test_C22_finding_with_one_class_is_a_warning(project, split, label):
     for row in project.rows[split]:
         row[2] = label
     result = project.check()
@@ -232,14 +232,14 @@ def test_c22_finding_with_one_class_is_a_warning(project, split, label):
     assert ("no positive" if label == "0" else "no negative") in result.warnings[0].message
 
 
-def test_c23_one_row_each_runs(project):
+def test_C23_one_row_each_runs(project):
     project.rows = {name: rows[:1] for name, rows in project.rows.items()}
     result = project.check()
     assert result.exit_code == 0
     assert {name: len(split.images) for name, split in result.splits.items()} == {"train": 1, "val": 1, "test": 1}
 
 
-def test_c24_two_hundred_thousand_rows(tmp_path):
+def test_C24_two_hundred_thousand_rows(tmp_path):
     findings = [f"F{number:02}" for number in range(14)]
     labels = np.random.default_rng(0).integers(0, 2, (200_000, 14)).astype("U1")
     paths = []

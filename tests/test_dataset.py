@@ -164,7 +164,7 @@ def test_build_killed_by_the_system_goes_on(image_dir, tmp_path, monkeypatch):
         np.testing.assert_array_equal(cached.model_inputs[row], expected)
 
 
-def test_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
+def test_T09_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
     (image_dir / "1.png").write_bytes(b"no picture")
     (image_dir / "2.png").write_bytes((image_dir / "2.png").read_bytes()[:100])
     with pytest.raises(ImageError, match=r"train: 2 of 5 radiographs cannot be used") as caught:
@@ -176,7 +176,7 @@ def test_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
         cache_split(split, image_dir, SIZE, tmp_path / "cache")
 
 
-def test_full_disk_is_found_before_decoding(split, image_dir, tmp_path, monkeypatch):
+def test_T06_full_disk_is_found_before_decoding(split, image_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"the cache needs 0 MB, 0 MB are free. Make room, or use --image-size"):
         cache_split(split, image_dir, SIZE, tmp_path / "cache")
@@ -203,7 +203,7 @@ def test_evaluation_batches_are_in_order_complete_and_never_augmented():
     np.testing.assert_array_equal(model_inputs, cached.model_inputs)
 
 
-def test_batch_larger_than_the_split_is_the_whole_split():
+def test_C23_batch_larger_than_the_split_is_the_whole_split():
     batches = RadiographBatches(make_cached(2), 16, training=True)
     assert len(batches) == 1
     assert len(batches[0][0]) == 2

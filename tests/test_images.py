@@ -306,7 +306,7 @@ def broken_jpegs() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("fault", broken_jpegs())
-def test_broken_jpeg_is_refused(fault):
+def test_I14_broken_jpeg_is_refused(fault):
     assert error_code(broken_jpegs()[fault]) == "damaged"
 
 
@@ -347,7 +347,7 @@ def test_I18_I19_I22_declared_size_is_refused_before_decoding(width, height, cod
         assert error_code(sized_jpeg(width, height)) == code
 
 
-def test_limits_are_inclusive():
+def test_I22_limits_are_inclusive():
     for width, height in ((64, 64), (64, 256), (6_000, 6_000), (10_000, 3_600)):
         check_sides(width, height)
     for depth, colour_type in ((16, files.RGBA), (16, files.GREY_ALPHA)):
@@ -486,7 +486,7 @@ needs_real_data = pytest.mark.skipif("CXR_REAL_DATA" not in os.environ, reason="
 
 
 @needs_real_data
-def test_real_pngs_equal_pillow():
+def test_I01_real_pngs_equal_pillow():
     folder = Path(os.environ["CXR_REAL_DATA"])
     originals, small = (
         sorted((folder / "images-1024").glob("*.png")),

@@ -65,15 +65,76 @@ for _cell in ("NA", "-1", "2", "0.5", "yes", "inf", "1e400", "01", "nan", "True"
     FAULTY[f"C12-{_cell}"] = (HEADER + b"a.png,0,1,7\nb.png,0," + _cell.encode() + b",7\n", {}, 3, "expected 0 or 1")
 
 
-@pytest.mark.parametrize(("train", "options", "line", "message"), FAULTY.values(), ids=FAULTY.keys())
-def test_read_refuses_faulty_file(tmp_path, train, options, line, message):
-    result = check(tmp_path, train, **options)
+def refused(row: str):
+    """Parametrise a test over the faults of one row of the table of faults."""
+    cases = {name: case for name, case in FAULTY.items() if name.startswith(row)}
+    return pytest.mark.parametrize(("train", "options", "line", "message"), cases.values(), ids=cases)
+
+
+def assert_refused(folder, train, options, line, message):
+    """The file has exactly this fault, on this line, and nothing can be trained on."""
+    result = check(folder, train, **options)
     found = [problem for problem in result.faults if problem.file == "train-small.csv" and message in problem.message]
     assert len(found) == 1, result.as_text()
     assert found[0].line == line
     assert result.exit_code == 2
     with pytest.raises(LabelError, match="has faults"):
         _ = result.splits
+
+
+@refused("C02")
+def test_C02_file_without_rows_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C04")
+def test_C04_text_that_is_not_utf8_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C05")
+def test_C05_other_separators_are_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C06")
+def test_C06_row_with_a_field_too_many_or_too_few_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C07")
+def test_C07_column_names_that_are_there_twice_or_not_at_all_are_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C08")
+def test_C08_missing_column_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C12")
+def test_C12_cell_that_is_no_label_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C13")
+def test_C13_blank_image_name_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C14")
+def test_C14_blank_patient_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C15")
+def test_C15_conflicting_rows_of_one_image_are_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
+
+
+@refused("C19")
+def test_C19_image_name_that_leaves_the_folder_is_refused(tmp_path, train, options, line, message):
+    assert_refused(tmp_path, train, options, line, message)
 
 
 ACCEPTED = {
@@ -98,10 +159,15 @@ ACCEPTED = {
 }
 
 
-@pytest.mark.parametrize(("train", "options", "labels"), ACCEPTED.values(), ids=ACCEPTED.keys())
-def test_read_accepts_legal_file(tmp_path, train, options, labels):
-    # The other two files are the clean ones, with Edema and Hernia in whatever spelling the training file has.
-    result = check(tmp_path, train, **options)
+def accepted(*rows: str):
+    """Parametrise a test over the legal files of some rows of the table of faults."""
+    cases = {name: case for name, case in ACCEPTED.items() if name.startswith(rows)}
+    return pytest.mark.parametrize(("train", "options", "labels"), cases.values(), ids=cases)
+
+
+def assert_accepted(folder, train, options, labels):
+    """The file gives these labels; the other two are the clean ones, in whatever spelling the training file has."""
+    result = check(folder, train, **options)
     assert result.exit_code == 0, result.as_text()
     split = result.splits["train"]
     np.testing.assert_array_equal(split.labels, np.array(labels, np.float32))
@@ -109,7 +175,42 @@ def test_read_accepts_legal_file(tmp_path, train, options, labels):
     assert result.splits["val"].findings == split.findings
 
 
-def test_read_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
+@accepted("C02", "C04", "C05", "C06", "C19")
+def test_C02_C04_C05_C06_C19_near_misses_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C03")
+def test_C03_byte_order_mark_and_line_ends_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C07")
+def test_C07_other_spellings_of_column_names_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C08")
+def test_C08_unknown_column_is_ignored_where_findings_are_named(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C11")
+def test_C11_other_spellings_of_labels_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C12")
+def test_C12_blank_and_uncertain_labels_with_a_given_meaning_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+@accepted("C13")
+def test_C13_names_that_look_like_missing_values_are_accepted(tmp_path, train, options, labels):
+    assert_accepted(tmp_path, train, options, labels)
+
+
+def test_C03_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
     fingerprints = {
         check(tmp_path, data).fingerprint
         for data in (TRAIN, b"\xef\xbb\xbf" + TRAIN, TRAIN.replace(b"\n", b"\r\n"), TRAIN.replace(b"\n", b"\r") + b"\r")
@@ -118,21 +219,21 @@ def test_read_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
     assert check(tmp_path, TRAIN.replace(b"0,1,7", b"1,1,7")).fingerprint not in fingerprints
 
 
-def test_read_refuses_the_row_that_pandas_shifts(tmp_path):
+def test_C06_the_row_that_pandas_shifts_is_refused(tmp_path):
     long_rows = HEADER + b"a1.png,0,1,7,0\na2.png,1,0,8,0\n"
     assert list(pd.read_csv(io.BytesIO(long_rows))["Image"]) == [0, 1]  # the names became the index
     result = check(tmp_path, long_rows)
     assert [problem.line for problem in result.faults if problem.kind == "row length"] == [2, 3]
 
 
-def test_read_keeps_text_that_pandas_converts(tmp_path):
+def test_C13_C14_text_that_pandas_converts_is_kept(tmp_path):
     train = HEADER + b"NA,0,1,007\n001,1,0,7\nnull,1,1,1e3\n"
     split = check(tmp_path, train).splits["train"]
     assert split.images == ("NA", "001", "null")
     assert split.patients == ("007", "7", "1e3")
 
 
-def test_read_reports_all_files_at_once(tmp_path):
+def test_C02_all_files_are_reported_at_once(tmp_path):
     result = check(tmp_path, TRAIN.replace(b"0,1,7", b"2,x,7"), b"", TEST.replace(b"30", b""))
     assert {(p.file, p.line, p.column) for p in result.faults} == {
         ("train-small.csv", 2, "Edema"),
@@ -143,7 +244,7 @@ def test_read_reports_all_files_at_once(tmp_path):
     assert "train-small.csv line 2, column 'Edema': expected 0 or 1, received '2'" in result.as_text()
 
 
-def test_read_lists_twenty_cells_and_counts_the_others(tmp_path):
+def test_C12_twenty_cells_are_listed_and_the_others_counted(tmp_path):
     train = HEADER + b"".join(b"a%d.png,0,%s,7\n" % (row, b"x" if row < 50 else b"1") for row in range(60))
     result = check(tmp_path, train)
     assert [problem.line for problem in result.faults] == list(range(2, 22))
@@ -156,7 +257,7 @@ def test_read_names_a_column_that_is_no_finding(tmp_path):
     assert "column 'Age': none of its 2 values is a label" in check(tmp_path, train).as_text()
 
 
-def test_findings_differ_names_both_sets(tmp_path):
+def test_C10_findings_that_differ_are_named_both_ways(tmp_path):
     result = check(tmp_path, val=b"Image,Edema,Mass,Patientid\nb1.png,1,0,20\n")
     assert [p.file for p in result.faults] == ["val_data.csv"]
     assert "missing findings: 'Hernia'; findings that the training CSV lacks: 'Mass'" in result.faults[0].message
@@ -176,7 +277,7 @@ def test_check_refuses_unknown_meaning_of_uncertain(tmp_path):
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
-def test_permuted_columns_give_identical_labels(tmp_path, seed):
+def test_C09_permuted_columns_give_identical_labels(tmp_path, seed):
     generator = np.random.default_rng(seed)
     findings = [f"F{number}" for number in range(5)]
     frames = []
@@ -229,8 +330,8 @@ def edited_csv(draw) -> bytes:
 @example(b'"', 0)
 @example(HEADER + b'"' + b"x" * 200_000 + b'",0,1,7\n', 0)  # longer than csv.field_size_limit
 @example(HEADER + b"a" * 5000 + b"/b.png,0,1,7\n", 1)
-def test_any_bytes_give_a_result(tmp_path, data, position):
-    """C25: whatever a file holds, the check ends with a result whose text can be shown."""
+def test_C25_any_bytes_give_a_result(tmp_path, data, position):
+    """Whatever a file holds, the check ends with a result whose text can be shown."""
     (tmp_path / "images").mkdir(exist_ok=True)
     files = [TRAIN, VAL, TEST]
     files[position] = data

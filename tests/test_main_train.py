@@ -135,7 +135,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     ]
 
 
-def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
+def test_T19_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
     infos = []
     for seed in ("1", "1", "2"):
         assert run("--seed", seed) == 0
@@ -154,7 +154,7 @@ def old_model_is_kept(project):
     return (project / "model" / "chest_xray_densenet_model.h5").read_bytes() == b"the old model"
 
 
-def test_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
+def test_T10_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
     assert run() == 0
     whole = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
     (project / "model" / "chest_xray_densenet_model.h5").unlink()
@@ -178,7 +178,9 @@ def test_stopped_run_resumes_to_the_same_model(project, without_report, monkeypa
     assert resumed.digest != ""
 
 
-def test_unfinished_run_with_other_settings_is_refused_until_thrown_away(project, without_report, monkeypatch, capsys):
+def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
+    project, without_report, monkeypatch, capsys
+):
     with monkeypatch.context() as patch:
         patch.setattr("cxr.packing.describe_model", stop_here)
         assert run() == 130
@@ -208,7 +210,7 @@ def fail_to_save(*args, **kwargs):
         ("cxr.packing.describe_model", stop_here, 130, "Stopped."),
     ],
 )
-def test_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
+def test_T06_T08_T10_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
     keep_old_model(project)
     monkeypatch.setattr(target, fault)
     assert run() == exit_code
@@ -216,7 +218,7 @@ def test_old_model_survives_every_failure(project, monkeypatch, capsys, target, 
     assert old_model_is_kept(project)
 
 
-def test_out_of_memory_names_a_smaller_batch(project, monkeypatch, capsys):
+def test_T12_out_of_memory_names_a_smaller_batch(project, monkeypatch, capsys):
     class ResourceExhaustedError(Exception):  # as TensorFlow's is called
         pass
 
@@ -266,7 +268,9 @@ def damage_checkpoints(project):
         (damage_checkpoints, (), 3, "no checkpoint can be read: .* --allow fresh"),
     ],
 )
-def test_faults_before_the_first_epoch_end_with_their_exit_code(project, capsys, damage, arguments, exit_code, message):
+def test_T03_T07_T09_faults_before_the_first_epoch_end_with_their_exit_code(
+    project, capsys, damage, arguments, exit_code, message
+):
     damage(project)
     assert run(*arguments) == exit_code
     error = capsys.readouterr().err
@@ -275,7 +279,7 @@ def test_faults_before_the_first_epoch_end_with_their_exit_code(project, capsys,
     assert "Traceback" not in error
 
 
-def test_second_run_ends_at_once_naming_the_first(project, capsys):
+def test_T13_second_run_ends_at_once_naming_the_first(project, capsys):
     (project / "model").mkdir()
     with training_lock(project / "model"):
         start = time.monotonic()
@@ -284,7 +288,7 @@ def test_second_run_ends_at_once_naming_the_first(project, capsys):
     assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
-def test_closed_stdout_does_not_stop_the_run(tmp_path):
+def test_T20_closed_stdout_does_not_stop_the_run(tmp_path):
     code = "from cxr.terminal import say\nfor line in range(100_000): say(line)\nopen('done', 'w').close()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
@@ -326,7 +330,7 @@ def test_script_has_at_most_15_flags_and_states_every_default(capsys):
 
 
 @pytest.mark.slow
-def test_killed_densenet_run_resumes_to_the_same_model(tmp_path):
+def test_T01_killed_densenet_run_resumes_to_the_same_model(tmp_path):
     """The real script and network, killed with SIGKILL and SIGTERM at times of their own, against a whole run."""
     infos = {}
     for name, ends in {

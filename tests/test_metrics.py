@@ -72,13 +72,13 @@ def test_ranking_four_rows_by_hand():
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], [np.nan, np.nan, np.nan], [1, np.nan, 1]])
-def test_ranking_of_one_class_is_undefined(labels):
+def test_C22_T16_ranking_of_one_class_is_undefined(labels):
     labels = np.array(labels, dtype=float)
     assert np.isnan(auroc(labels, np.array([0.1, 0.2, 0.3])))
     assert np.isnan(average_precision(labels, np.array([0.1, 0.2, 0.3])))
 
 
-def test_mean_auroc_leaves_out_what_is_undefined():
+def test_C22_mean_auroc_leaves_out_what_is_undefined():
     labels = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], dtype=np.float32)
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.3], [0.1, 0.4]])
     assert mean_auroc(labels, scores) == (3.5 / 4, 1)
@@ -322,7 +322,7 @@ def test_calibration_keeps_every_ranking():
     ],
     ids=["one class", "all blank", "separable", "constant", "saturated"],
 )
-def test_calibration_of_degenerate_splits_is_finite(labels, logits):
+def test_C23_calibration_of_degenerate_splits_is_finite(labels, logits):
     calibration = fit_calibration(labels, logits)
     assert np.isfinite(calibration.slopes).all() and np.isfinite(calibration.biases).all()
     assert min(calibration.slopes) > 0

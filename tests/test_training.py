@@ -121,7 +121,7 @@ def test_weighted_loss_multiplies_the_positives_of_each_finding():
     assert loss == pytest.approx(total / 10, rel=1e-5)
 
 
-def test_positive_weights_equal_the_hand_worked_table():
+def test_C22_C23_positive_weights_equal_the_hand_worked_table():
     columns = {
         (1, 0, 0, 0): 3.0,
         (1, 1, 1, 0): 1 / 3,
@@ -213,7 +213,7 @@ def test_training_learns_and_its_history_tells(tmp_path):
 
 
 @pytest.mark.parametrize("looks", [0, 3, 5, 6, 8, 17, 22])
-def test_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
+def test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
     """26 rows and batches of 4: 6 batches and 2 validation batches make 8 looks per epoch, 24 in all."""
     weights, history = run_fit(tmp_path / "whole")
     with pytest.raises(Stopped) as stopped:
@@ -225,7 +225,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
+def test_T02_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
     recipe = Recipe(epochs=3, head_epochs=1, batch_size=4, learning_rate=0.01, loss="weighted", seed=5)
     weights, history = run_fit(tmp_path / "whole", recipe)
     for seed, looks in ((1, 2), (98, 8)):  # within the head's epoch, then within the others
@@ -237,7 +237,7 @@ def test_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeypatch):
+def test_T02_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeypatch):
     weights, history = run_fit(tmp_path / "whole")
     calls = []
 
@@ -278,7 +278,7 @@ def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkey
 
 
 @pytest.mark.slow  # compiles DenseNet121 for training three times
-def test_densenet_resumes_to_the_same_weights(tmp_path):
+def test_T02_densenet_resumes_to_the_same_weights(tmp_path):
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3, seed=3)
     train, val = make_cached("train", 8, 3), make_cached("val", 4, 4)
     weights, history = run_fit(tmp_path / "whole", recipe, train=train, val=val, build=build_network)
@@ -289,7 +289,7 @@ def test_densenet_resumes_to_the_same_weights(tmp_path):
     assert [row["epoch"] for row in resumed_history] == [row["epoch"] for row in history] == [1, 2]
 
 
-def test_same_seed_gives_the_same_history_and_another_seed_another(tmp_path):
+def test_T19_same_seed_gives_the_same_history_and_another_seed_another(tmp_path):
     histories = [
         run_fit(tmp_path / str(k), Recipe(epochs=2, batch_size=4, seed=seed))[1] for k, seed in enumerate((1, 1, 2))
     ]
@@ -314,7 +314,7 @@ def test_checkpoint_is_written_when_time_is_up(tmp_path, monkeypatch):
     assert generations == list(range(1, 28))  # after each of 8 looks and at the end of each of 3 epochs
 
 
-def test_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_path, monkeypatch):
+def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_path, monkeypatch):
     scores = iter([0.9, 0.2, 0.3])
     monkeypatch.setattr(training, "mean_auroc", lambda labels, logits: (next(scores), 2))
     with pytest.raises(Stopped):
@@ -333,7 +333,7 @@ def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, monkeypat
     assert len(history) == 4
 
 
-def test_selection_falls_back_on_the_loss_where_no_auroc_is_defined(tmp_path):
+def test_T16_selection_falls_back_on_the_loss_where_no_auroc_is_defined(tmp_path):
     one_class = CachedSplit(
         Split("val", VAL.split.images, VAL.split.patients, np.zeros_like(VAL.split.labels), FINDINGS),
         VAL.model_inputs,
@@ -367,7 +367,7 @@ def poison(kind):
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypatch, kind):
+def test_T08_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypatch, kind):
     bad_row = RadiographBatches(TRAIN, 4, training=True, seed=RECIPE.seed).rows(4)[1]
     labels = TRAIN.split.labels.copy()
     labels[bad_row, 0] = MARK
@@ -382,7 +382,7 @@ def test_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypat
     assert all(np.isfinite(array).all() for array in checkpoint.arrays.values())
 
 
-def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
+def test_T08_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
     real = training.predict_split
     monkeypatch.setattr(training, "predict_split", lambda *args: real(*args) * NAN)
     with pytest.raises(DivergedError, match="Epoch 1: validation logits or weights are not finite"):
@@ -401,7 +401,7 @@ def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
         ({"train": make_cached("train", 26, 7)}, "train_data: was train1, now train7"),
     ],
 )
-def test_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
+def test_T04_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
     with pytest.raises(Stopped):
         run_fit(tmp_path, stop=StopAfter(2))
     with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --allow fresh"):
@@ -429,7 +429,7 @@ def flip(path):
 
 
 @pytest.mark.parametrize("damage", [cut, empty, flip])
-def test_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, caplog, damage):
+def test_T03_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, caplog, damage):
     for generation in (1, 2, 3):
         write_checkpoint(tmp_path, make_checkpoint(generation))
     assert read_checkpoint(tmp_path).record == {"epoch": 3, "score": [0.5, None]}
@@ -443,7 +443,7 @@ def test_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, c
         read_checkpoint(tmp_path)
 
 
-def test_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
+def test_T06_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
     for generation in (1, 2):
         write_checkpoint(tmp_path, make_checkpoint(generation))
 
@@ -457,7 +457,7 @@ def test_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SLOTS)
 
 
-def test_folder_without_room_or_permission_is_found_before_training(tmp_path):
+def test_T06_T07_folder_without_room_or_permission_is_found_before_training(tmp_path):
     check_folder(tmp_path / "model", 1000)
     assert list((tmp_path / "model").iterdir()) == []
     with pytest.raises(FolderError, match=r"training needs 1000000000000 MB there, \d+ MB are free"):
@@ -469,18 +469,19 @@ def test_folder_without_room_or_permission_is_found_before_training(tmp_path):
         check_folder(tmp_path / "file", 1000)
 
 
-def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
+def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
     code = f"""
-        import sys, time
+        import sys
         from pathlib import Path
         from cxr.durable import training_lock
         with training_lock(Path({str(tmp_path)!r})):
             print("held", flush=True)
-            time.sleep(60)
+            sys.stdin.read()  # until the test ends, however it does
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -495,7 +496,7 @@ def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path
             assert (tmp_path / ".train.lock").read_text().strip() == str(os.getpid())
 
 
-def test_first_signal_is_noted_and_the_handlers_come_back(capsys):
+def test_T10_T11_first_signal_is_noted_and_the_handlers_come_back(capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert not stop.requested
@@ -506,7 +507,7 @@ def test_first_signal_is_noted_and_the_handlers_come_back(capsys):
     assert "Stopping after this batch" in capsys.readouterr().err
 
 
-def test_second_signal_ends_the_process_at_once():
+def test_T10_second_signal_ends_the_process_at_once():
     code = """
         import signal, time
         from cxr.stopping import StopRequest
@@ -534,14 +535,14 @@ def test_checkpoint_record_is_readable_json(tmp_path):
     assert record["state"]["finished"]
 
 
-def test_sweep_deletes_only_temporary_files(tmp_path):
+def test_M12_sweep_deletes_only_temporary_files(tmp_path):
     for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
         (tmp_path / name).touch()
     assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
 
 
-def test_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
+def test_T01_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
     log = epoch_logger(tmp_path / "logs")
     rows = []
     for epoch in (1, 2, 3):

@@ -1,0 +1,76 @@
+"""docs/RELIABILITY.md and the tests say the same: every fault has its proof, every proof its line."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = (ROOT / "docs" / "RELIABILITY.md").read_text(encoding="utf-8")
+NUM_ROWS = {"C": 25, "I": 39, "M": 13, "H": 23, "T": 21, "L": 12}
+IDS = re.compile(r"test_((?:[CIMHTL]\d\d_)+)")
+
+
+def rows_of(document: str) -> dict[str, tuple[str, str, str]]:
+    """Return id -> fault, behaviour, proof."""
+    rows = {}
+    for line in document.splitlines():
+        if re.match(r"\| [CIMHTL]\d\d \|", line):
+            row, fault, behaviour, proof = (cell.strip() for cell in line[1:-1].split("|"))
+            assert row not in rows, f"{row} is there twice"
+            rows[row] = fault, behaviour, proof
+    return rows
+
+
+def proofs_in(folder: Path) -> dict[str, set[str]]:
+    """Return id -> the files that hold a test with that id in its name."""
+    found: dict[str, set[str]] = {}
+    for path in folder.glob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and (match := IDS.match(node.name)):
+                for row in match[1].rstrip("_").split("_"):
+                    found.setdefault(row, set()).add(path.name)
+    return found
+
+
+def differences(document: str, tests: dict[str, set[str]]) -> list[str]:
+    """Return what the document and the tests disagree about."""
+    rows, found = rows_of(document), []
+    for row in sorted(rows.keys() | tests.keys()):
+        if row not in rows:
+            found.append(f"{row}: tested, but not in the document")
+            continue
+        named = set(re.findall(r"test_\w+\.py", rows[row][2]))
+        excused = rows[row][1].startswith("No test: ")
+        if excused == bool(named):
+            found.append(f"{row}: needs either a proof or a reason")
+        if named - tests.get(row, set()):
+            found.append(f"{row}: no test of this id in {', '.join(sorted(named - tests.get(row, set())))}")
+        if tests.get(row, set()) - named:
+            found.append(f"{row}: also tested in {', '.join(sorted(tests[row] - named))}")
+    return found
+
+
+def test_every_fault_has_a_line():
+    expected = {f"{group}{number:02}" for group, count in NUM_ROWS.items() for number in range(1, count + 1)}
+    assert set(rows_of(DOCUMENT)) == expected
+
+
+def test_document_and_tests_agree():
+    assert differences(DOCUMENT, proofs_in(ROOT / "tests")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "tests", "expected"),
+    [
+        ("| C01 | a | b | test_x.py |", {"C01": {"test_x.py"}}, []),
+        ("| C01 | a | No test: why | |", {}, []),
+        ("| C01 | a | b | test_x.py |", {}, ["C01: no test of this id in test_x.py"]),
+        ("| C01 | a | b | |", {}, ["C01: needs either a proof or a reason"]),
+        ("| C01 | a | b | test_x.py |", {"C01": {"test_x.py", "test_y.py"}}, ["C01: also tested in test_y.py"]),
+        ("", {"C01": {"test_x.py"}}, ["C01: tested, but not in the document"]),
+    ],
+)
+def test_the_comparison_notices_each_difference(line, tests, expected):
+    assert differences(line, tests) == expected
