@@ -8,7 +8,7 @@ import pytest
 from browser import WCAG, make_predictor, running_browser, running_site, upload_of, watch
 
 from cxr.model_slot import ModelSlot
-from cxr.novelty import FeatureStatistics
+from cxr.novelty import AspectStatistics
 
 
 @pytest.fixture(scope="module")
@@ -220,12 +220,12 @@ def test_with_reduced_motion_nothing_turns(open_page):
 
 def test_while_the_model_loads_the_page_waits_and_goes_on_by_itself(open_page, predictor):
     pooled = predictor.head_kernel.shape[0]
-    never_usual = FeatureStatistics(
+    never_usual = AspectStatistics(
         np.zeros(pooled, np.float32),
         np.eye(pooled, 2, dtype=np.float32),
         np.ones(2, np.float32),
         1.0,
-        np.zeros(101, np.float32),
+        limit=1e-6,
     )
     slot = ModelSlot("here")
     with running_site(slot) as address:
