@@ -373,7 +373,8 @@ def main(argv: list[str] | None = None) -> int:
             return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)
         if is_lost_peer(error):
             lost = "Another process of this run has ended, so this one cannot go on either."
-            return fail(f"{lost} Start all of them again; they go on from the last checkpoint.", 6)
+            fail(f"{lost} Start all of them again; they go on from the last checkpoint.", 6)
+            os._exit(6)  # the usual way out would have JAX wait for the lost process and then abort
         raise
     return 0
 

@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -260,8 +261,11 @@ def test_killed_process_ends_the_other_and_the_run_goes_on(whole, killed):
     processes[killed].kill()
     _, errors = processes[1 - killed].communicate(timeout=300)
     processes[killed].communicate()
-    assert processes[1 - killed].returncode not in (0, None)
-    assert "Another process of this run has ended" in errors or "another task died" in errors
+    # JAX notices the loss of the process that all are in touch with, number 0, sooner than a computation does.
+    code = processes[1 - killed].returncode
+    assert (code, "Another process of this run has ended" in errors) == (6, True) or (
+        (code, "another task died" in errors) == (-signal.SIGABRT, True) and killed == 0
+    ), errors
     assert not (two / "model" / "chest_xray_densenet_model.h5").exists()
     port = free_port()
     first, _ = finish(*(start(two, number=number, port=port) for number in (0, 1)))
