@@ -48,9 +48,7 @@ ERRORS = {
         "The request is too large",
         f"Up to {MAX_REQUEST_MIB} MiB and {MAX_FILES} files are read at once. Send fewer files, or save them smaller.",
     ),
-    "headers_too_large": ErrorKind(
-        431, "The headers of the request are too large", "Open the start page and try again."
-    ),
+    "headers_too_large": ErrorKind(431, "The headers are too large", "Open the start page and try again."),
     "internal": ErrorKind(
         500, "Something went wrong here", "The fault is the site's, not your file's. It has been logged."
     ),
