@@ -140,10 +140,10 @@ def test_T09_images_that_break_during_training_do_not_matter_until_the_next_star
 ):
     real = main_train.train
 
-    def break_images(args, cached):
+    def break_images(*arguments):
         for image in (project / "images").iterdir():
             image.write_bytes(b"gone")
-        return real(args, cached)
+        return real(*arguments)
 
     monkeypatch.setattr(main_train, "train", break_images)
     monkeypatch.setattr("cxr.gallery.make_gallery", lambda *_: [])

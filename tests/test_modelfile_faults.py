@@ -109,6 +109,7 @@ def write_keras_2_file(network, path):
         file.create_group("model_weights")
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, of TensorFlow's variables
 @pytest.mark.parametrize(
     ("write", "message"),
     [
