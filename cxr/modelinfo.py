@@ -47,6 +47,7 @@ class ModelInfo:
         threshold_rule: in words, how `thresholds` were chosen.
         calibration: {"method": "platt", "slopes": [...], "biases": [...]}, from the validation split. Empty before.
         feature_shape: (h, w, channels) of layer `relu`.
+        data: what the radiographs are that it was trained and tested on, in words; empty where nobody said.
         weights_origin: where the start weights came from.
         data_fingerprint: SHA-256 over the labels and image files that the model was trained with.
         split_sizes: {"train": {"images": n, "patients": m}, "val": ..., "test": ...}.
@@ -64,6 +65,7 @@ class ModelInfo:
     threshold_rule: str = ""
     calibration: dict[str, Any] = field(default_factory=dict)
     feature_shape: tuple[int, ...] = ()
+    data: str = ""
     weights_origin: str = ""
     data_fingerprint: str = ""
     split_sizes: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -101,6 +101,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     assert info.settings["learning_rate"] == 0.02
     assert info.settings["versions"]["keras"] == keras.__version__
     assert info.weights_origin == "none (random)"
+    assert info.data == ""  # nobody said
     assert info.leakage is False
     np.testing.assert_allclose(
         model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
@@ -357,3 +358,9 @@ def test_T01_killed_densenet_run_resumes_to_the_same_model(tmp_path):
         assert [row["epoch"] for row in history] == ["1", "2", "3"]
     for key in ("mean_auroc", "loss"):
         assert infos["killed"].test_metrics[key] == pytest.approx(infos["whole"].test_metrics[key], abs=1e-5)
+
+
+def test_shipped_sample_is_known_to_be_synthetic_and_the_shipped_model_says_so():
+    args = main_train.parse_args([])
+    assert "synthetic" in main_train.describe_data(args)
+    assert read_model_info(ROOT / "model" / "chest_xray_densenet_model.h5").data == main_train.describe_data(args)
