@@ -347,11 +347,11 @@ def test_several_files_lead_from_a_table_to_their_results(page, predictor):
         expected = overlay_heatmap(shown_radiograph(page), answer.heatmaps[FINDINGS.index("Mass")])
         assert np.abs(exported(page) - expected).mean() < 0.5
         page.click("text=All radiographs >> visible=true")
-        assert page.is_visible("#summary")
+        page.wait_for_selector("#summary", state="visible")
     page.click(".pictures a:has-text('notes.txt')")
     assert "not a PNG, JPEG or DICOM" in text_of(page, "section.failure:visible")
     page.go_back()
-    assert page.is_visible("#summary")
+    page.wait_for_selector("#summary", state="visible")
 
 
 # Errors, hostile names, no script
