@@ -17,6 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":
+    # The AVX-512 functions of NumPy, and of OpenCV's IPP, round the last digit unlike the others: without them,
+    # processors agree to the byte. Both variables are read when the libraries are imported; NumPy's names are those of
+    # version 2.4 and of older ones, and unknown ones are ignored.
+    AVX512 = "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
+    os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", AVX512)
+    os.environ.setdefault("OPENCV_IPP", "avx2")
+
 import cv2
 import numpy as np
 
