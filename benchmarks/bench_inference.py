@@ -45,6 +45,8 @@ Contenders = dict[str, Callable[[], object]]
 STARTUP_SCRIPT = """
 import os, resource, sys
 os.environ["KERAS_BACKEND"] = sys.argv[1]
+from cxr.backend import choose_inference_backend
+choose_inference_backend()  # as gradcam.py and app.py do
 from cxr.images import read_radiograph
 from cxr.predictor import Predictor
 from gradcam import explain
