@@ -205,7 +205,7 @@ def run(args: argparse.Namespace, data: DataCheck) -> None:
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
             for name, split in data.splits.items()
         }
-        devices = start_keras(args)
+        devices = start_keras()
         network, history = train(args, cached, devices)
         info = save(network, cached, history, describe_data(args), leakage=any(data.shared_patients.values()))
         evaluate_and_report(args, cached, network, info, history, boxes)
@@ -213,7 +213,7 @@ def run(args: argparse.Namespace, data: DataCheck) -> None:
             clear_checkpoints(CHECKPOINT_DIR)
 
 
-def start_keras(args: argparse.Namespace) -> str:
+def start_keras() -> str:
     """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -223,7 +223,6 @@ def start_keras(args: argparse.Namespace) -> str:
 
         from cxr.parallel import join
 
-        keras.utils.set_random_seed(args.seed)
         devices = join()
         keras.ops.zeros(1)  # the first use of the device has its own lines to print
     return devices

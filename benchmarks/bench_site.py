@@ -10,8 +10,6 @@ to the result page as a browser with script does. A client that gets 503 waits a
 import argparse
 import http.client
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,11 +24,11 @@ from cxr.backend import choose_inference_backend
 if __name__ == "__main__":
     choose_inference_backend()
 
+from benchmarks.site_load import RunningSite
 from cxr.images import decode_radiograph
 from cxr.predictor import Predictor
 from gradcam import MODEL_PATH, explain
 
-ROOT = Path(__file__).resolve().parent.parent
 BORDER = "benchmark"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BORDER}"}
 
@@ -110,13 +108,6 @@ def model_rate(answer: Callable[[], object], num_threads: int, seconds: float) -
     return sum(counts) / (time.perf_counter() - start)
 
 
-def resident_mib(pid: int) -> float:
-    """Resident memory of the site and its decoders (Linux)."""
-    pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split())]
-    pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids)
-    return pages * 4096 / 2**20
-
-
 def watch_health(port: int, stop: threading.Event, times: list[float]) -> None:
     client = Client(port)
     while not stop.wait(0.05):
@@ -125,7 +116,8 @@ def watch_health(port: int, stop: threading.Event, times: list[float]) -> None:
         times.append(time.perf_counter() - start)
 
 
-def measure(port: int, pid: int, args: argparse.Namespace) -> None:
+def measure(site: RunningSite, args: argparse.Namespace) -> None:
+    port = site.port
     picture = make_picture()
     form, radiograph = make_form(picture), decode_radiograph(picture)
     predictor = Predictor(args.model_path)
@@ -165,29 +157,16 @@ def measure(port: int, pid: int, args: argparse.Namespace) -> None:
     print(f"64 clients: {statistics.mean(many):.1f}/s, {share:.0%} of 8 clients (target: 80 %); by status: {counts}")
     print(f"64 clients: /healthz p99 {1000 * np.percentile(health, 99):.0f} ms (target: at most 250 ms)")
     if args.soak:
-        soak(Client(port), form, pid, args.soak)
+        soak(site, form, args.soak)
 
 
-def soak(client: Client, form: bytes, pid: int, num_requests: int) -> None:
-    marks = []
+def soak(site: RunningSite, form: bytes, num_requests: int) -> None:
+    client, marks = Client(site.port), []
     for number in range(num_requests + 1):
         if number % max(1, num_requests // 4) == 0:
-            marks.append(f"{number}: {resident_mib(pid):.0f}")
+            marks.append(f"{number}: {site.usage().rss / 2**20:.0f}")
         client.post(form)
     print(f"resident memory in MiB after so many more requests: {', '.join(marks)}")
-
-
-def wait_until_ready(port: int) -> None:
-    for _ in range(1200):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        if answer.status == 200:
-            return
-        if b"model_loading" not in answer.read():
-            raise SystemExit("The site refuses the model file; start app.py with it to see why.")
-        time.sleep(0.1)
-    raise SystemExit("The site was not ready within two minutes.")
 
 
 def main() -> None:
@@ -199,14 +178,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--soak", type=int, default=2000, help="requests of the memory test (default: 2000)")
     args = parser.parse_args()
-    command = [sys.executable, str(ROOT / "app.py"), "--model-path", str(args.model_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            port = int(server.stdout.readline().rsplit(":", 1)[1])
-            wait_until_ready(port)
-            measure(port, server.pid, args)
-        finally:
-            server.terminate()
+    with RunningSite(args.model_path) as site:
+        print(f"listening after {site.listening_seconds:.1f} s, ready after {site.wait_until_ready():.1f} s")
+        measure(site, args)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,9 @@
-"""The microsite under load, in a process of its own, over the loopback interface.
+"""The microsite in a process of its own, and clients that ask it over the loopback interface.
 
-    python -m benchmarks.site_load                   # every measurement, about 6 minutes on two cores
-    python -m benchmarks.site_load --seconds 10      # shorter runs
-
-Prints requests per second, percentiles of the waiting time and what was refused, for one client, for as many as the
-site has room for, and for many more. A closed loop: each client waits for its answer before it asks again.
-`tests/test_load.py` drives the site with the same functions and holds what can be counted.
+A closed loop: each client waits for its answer before it asks again. `bench_site.py` measures with it, and
+`tests/test_load.py` holds with it what can be counted.
 """
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -18,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,59 +174,3 @@ def drive(
     for thread in threads:
         thread.join()
     return [answer for of_client in answers for answer in of_client]
-
-
-def describe(answers: Sequence[Answer], seconds: float) -> str:
-    """Return a line of figures."""
-    statuses = Counter(answer.status for answer in answers)
-    line = f"{statuses[200] / seconds:5.1f} answers/s"
-    for status in sorted(statuses):
-        times = [1000 * answer.seconds for answer in answers if answer.status == status]
-        percentiles = np.percentile(times, [50, 95, 99])
-        line += f" | {status}: {len(times)}, p50/95/99 " + "/".join(f"{one:.0f}" for one in percentiles) + " ms"
-    return line
-
-
-def measure(model_path: Path, seconds: float, side: int) -> None:
-    """Print the measurements."""
-    pictures = [picture(seed, side) for seed in range(16)]
-    with RunningSite(model_path) as site:
-        ready = site.wait_until_ready()
-        print(f"start: listening after {site.listening_seconds:.1f} s, ready after {ready:.1f} s")
-        for num_clients in (1, 4, 16, 64):
-            start, health = time.monotonic(), []
-            watcher = threading.Thread(target=watch_health, args=(site, start + seconds, health))
-            watcher.start()
-            answers = drive(site, pictures, num_clients, seconds=seconds)
-            took = time.monotonic() - start
-            watcher.join()
-            print(
-                f"{num_clients:3d} clients: {describe(answers, took)} | /healthz p99 {np.percentile(health, 99):.0f} ms"
-            )
-        after = site.predict(pictures[0])
-        memory = site.usage().rss / 1e6
-        print(f"first answer after that: {after.status}, {1000 * after.seconds:.0f} ms; memory {memory:.0f} MB")
-
-
-def watch_health(site: RunningSite, end: float, milliseconds: list[float]) -> None:
-    """Ask for /healthz ten times a second."""
-    while time.monotonic() < end:
-        start = time.monotonic()
-        site.ask("GET", "/healthz")
-        milliseconds.append(1000 * (time.monotonic() - start))
-        time.sleep(0.1)
-
-
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model-path", type=Path, default=ROOT / "model" / "chest_xray_densenet_model.h5")
-    parser.add_argument("--seconds", type=float, default=60, help="length of each run (default: 60)")
-    parser.add_argument("--side", type=int, default=1000, help="side of the pictures in pixels (default: 1000)")
-    args = parser.parse_args()
-    measure(args.model_path, args.seconds, args.side)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The running site under load and for long: what is counted, never how fast it was (benchmarks/site_load.py says that).
+"""The running site under load and for long: what is counted, never how fast it was (`bench_site.py` says that).
 
 The short forms share one process of the site, with a stand-in for the model; the slow ones run for minutes, with a
 real network.
