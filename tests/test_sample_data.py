@@ -20,6 +20,7 @@ from tools.make_sample_data import (
     SPLITS,
     encode_png,
     examine,
+    plan_enriched,
     plan_splits,
     split_csv,
 )
@@ -44,6 +45,24 @@ def plan():
 def make(findings, seed, size=128):
     rng = np.random.default_rng([seed, len(findings)])
     return make_case(draw_patient(rng), findings, size, rng)
+
+
+def test_every_second_training_image_of_an_enriched_set_shows_the_finding():
+    plan = plan_enriched(210, 5, "Nodule")
+    shown = {name: sum("Nodule" in examination.findings for examination in split) for name, split in plan.items()}
+    assert {name: len(split) for name, split in plan.items()} == {
+        "train-small.csv": 120,
+        "val_data.csv": 30,
+        "test_data.csv": 60,
+    }
+    assert shown["train-small.csv"] == 60
+    assert shown["val_data.csv"] < 10
+    assert shown["test_data.csv"] < 20
+    patients = [{examination.patient for examination in split} for split in plan.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients))
+    large = plan_splits(2100, 5)
+    assert all(set(split) <= set(large[name]) for name, split in plan.items())
+    assert plan_enriched(210, 5, "Nodule") == plan
 
 
 # The shipped set

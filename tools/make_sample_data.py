@@ -2,6 +2,7 @@
 
     python -m tools.make_sample_data --out sample_out                 # the 840 images that this repository ships
     python -m tools.make_sample_data --count 10000 --seed 7 --out big # any other set
+    python -m tools.make_sample_data --count 10000 --seed 8 --enrich Nodule --out nodules
 
 Writes images/*.png, train-small.csv, val_data.csv, test_data.csv (split by patient) and sample_boxes.csv (NIH's
 BBox_List format: x, y, width, height in the coordinates of a 1024 x 1024 picture). The same seed gives the same set.
@@ -38,6 +39,7 @@ DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_SEED = 840, 256, 20171113
 SPLITS = (("train-small.csv", 4 / 7, 0.054), ("val_data.csv", 1 / 7, 0.07), ("test_data.csv", 2 / 7, 0.066))
 FOLLOW_UPS = (0.62, 0.22, 0.10, 0.06)  # share of patients with one, two, three, four examinations
 BOXES_CSV = "sample_boxes.csv"
+ENRICHED_FROM = 10
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,22 @@ def plan_splits(count: int, seed: int) -> dict[str, list[Examination]]:
             for follow_up in range(visit_count)
         ]
         plan[name] = sorted(examinations, key=lambda examination: examination.image)
+    return plan
+
+
+def plan_enriched(count: int, seed: int, finding: str) -> dict[str, list[Examination]]:
+    """Plan a set in whose training split every second image shows `finding`, for learning what is rare or subtle.
+
+    Chosen from a plan ENRICHED_FROM times as large; validation and test keep the mix of findings that they have there.
+    """
+    sizes = {name: len(split) for name, split in plan_splits(count, seed).items()}
+    rng, plan = np.random.default_rng([seed, 3]), {}
+    for number, (name, split) in enumerate(plan_splits(ENRICHED_FROM * count, seed).items()):
+        shuffled = [split[k] for k in rng.permutation(len(split))]
+        shown = [e for e in shuffled if finding in e.findings][: sizes[name] // 2] if number == 0 else []
+        others = [e for e in shuffled if number > 0 or finding not in e.findings]
+        chosen = shown + others[: sizes[name] - len(shown)]
+        plan[name] = sorted(chosen, key=lambda examination: examination.image)
     return plan
 
 
@@ -129,6 +147,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=DEFAULT_COUNT, help=f"images in all (default: {DEFAULT_COUNT})")
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help=f"pixels per side (default: {DEFAULT_SIZE})")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help=f"(default: {DEFAULT_SEED})")
+    parser.add_argument("--enrich", choices=NAMES, metavar="FINDING", help="let every second training image show it")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--overwrite", action="store_true", help="replace CSV files that hold something else")
     args = parser.parse_args()
@@ -139,7 +158,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    plan = plan_splits(args.count, args.seed)
+    enriched = args.enrich and plan_enriched(args.count, args.seed, args.enrich)
+    plan = enriched or plan_splits(args.count, args.seed)
     texts = {name: split_csv(examinations) for name, examinations in plan.items()}
     for name, text in texts.items():
         path = args.out / name
