@@ -7,15 +7,17 @@ import sys
 
 # What Keras imports wherever it is installed, and predicting has no use for: together some 70 MB.
 OPTIONAL_FOR_KERAS = ("matplotlib", "pandas", "sklearn")
+# OpenVINO's usage statistics, sent over the network and written to the user's home; a service's user may have none.
+TELEMETRY = "openvino_telemetry"
 
 
 class _Lean(importlib.abc.MetaPathFinder):
-    """Hide TensorFlow from this process, and from Keras, while it is being imported, what it can do without."""
+    """Hide TensorFlow and telemetry from this process, and from Keras, while it is imported, what it can do without."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         keras = sys.modules.get("keras")
         keras_is_coming = keras is not None and not hasattr(keras, "__version__")  # the last but one name that it sets
-        if fullname == "tensorflow" or (keras_is_coming and fullname in OPTIONAL_FOR_KERAS):
+        if fullname in ("tensorflow", TELEMETRY) or (keras_is_coming and fullname in OPTIONAL_FOR_KERAS):
             raise ModuleNotFoundError(f"{fullname} is left out of this process: Keras only predicts.", name=fullname)
 
 
