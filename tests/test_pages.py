@@ -9,7 +9,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from browser import EMPTY_FINDING, make_predictor, radiograph_file, running_browser, running_site, upload_of, watch
+from browser import EMPTY_FINDING, radiograph_file, running_site, upload_of, watch
 from served_model import FINDINGS
 
 from cxr.explanation import rank_findings
@@ -17,17 +17,6 @@ from cxr.images import decode_radiograph
 from cxr.model_slot import ModelSlot
 from cxr.overlay import overlay_heatmap
 from gradcam import explain
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def predictor(browser):
-    return make_predictor()
 
 
 @pytest.fixture(scope="module")

@@ -5,21 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from browser import WCAG, make_predictor, running_browser, running_site, upload_of, watch
+from browser import WCAG, running_site, upload_of, watch
 
 from cxr.model_slot import ModelSlot
 from cxr.novelty import AspectStatistics
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def predictor(browser):
-    return make_predictor()
 
 
 @pytest.fixture(scope="module")
