@@ -69,10 +69,14 @@ def congest(shape: Shape, rng: np.random.Generator) -> Shape:
 
 
 def add_nodules(chest: Chest, rng: np.random.Generator) -> Regions:
-    """One to three round opacities of at most 3 cm; now and then calcified."""
+    """One to three round opacities of at most 3 cm; now and then calcified.
+
+    The boxes of NIH's 79 nodules measure 46 to 98 of 1024 pixels (10 % to 90 %, BBox_List_2017.csv), about 14 to 30 mm
+    once the loose drawing is allowed for: what is smaller, a reader of a radiograph hardly reports.
+    """
     regions = []
     for _ in range(rng.choice([1, 2, 3], p=[0.68, 0.2, 0.12])):
-        diameter = 12 + 17 * rng.beta(1.3, 1.6)
+        diameter = rng.uniform(13, 30)
         regions.append(add_ball(chest, rng, diameter, lobes=1))
     return regions
 
