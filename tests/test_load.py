@@ -179,10 +179,10 @@ def break_off(site, data):
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) // 2])
 
 
-def soak(site, num_requests):
+def soak(site, num_requests, first=0):
     """Ask one after the other: pictures, a fifth of them broken, and every twentieth time a client that leaves."""
     statuses = set()
-    for number in range(num_requests):
+    for number in range(first, first + num_requests):
         data = BAD[number // 5 % len(BAD)] if number % 5 == 0 else PICTURES[number % len(PICTURES)]
         if number % 20 == 19:
             break_off(site, data)
@@ -241,8 +241,10 @@ def test_L08_half_an_hour_of_everything(real_site, spool):
     end, marks, statuses = time.monotonic() + 60 * minutes, [], set()
 
     def client():
+        first = 0
         while time.monotonic() < end:
-            statuses.update(soak(site, 20))
+            statuses.update(soak(site, 20, first))
+            first += 20
 
     clients = [threading.Thread(target=client) for _ in range(4)]
     for thread in clients:
