@@ -8,7 +8,6 @@ import gc
 import importlib.util
 import logging
 import os
-import queue
 import tempfile
 import threading
 from collections.abc import Callable
@@ -154,18 +153,15 @@ def _compile_openvino(file: Path, image_size: int, precision: str) -> Callable[[
     graph = core.read_model(file)
     graph.reshape([1, image_size, image_size, 1])
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"})
-    requests: queue.LifoQueue = queue.LifoQueue()  # one request per call in flight; its buffers are nobody else's
+    request = compiled.create_infer_request()
+    # One at a time: each call uses all cores anyway, and from calls side by side on a busy machine OpenVINO keeps some
+    # 50 kB each for good.
+    lock = threading.Lock()
 
     def run_one(model_input: np.ndarray) -> Outputs:
-        try:
-            request = requests.get_nowait()
-        except queue.Empty:
-            request = compiled.create_infer_request()
-        try:
+        with lock:
             results = request.infer({0: model_input})  # copies: the next call overwrites the request's own buffers
-            return results[0], results[1], results[2]
-        finally:
-            requests.put(request)
+        return results[0], results[1], results[2]
 
     return run_one
 
