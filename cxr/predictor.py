@@ -48,6 +48,9 @@ class Predictor:
             ModelFileError: the file is missing, damaged or does not fit; the head is not pooling and one dense layer;
                 the golden radiograph does not give the stored probabilities; `precision` cannot be had.
         """
+        # One forward pass at a time, which uses all cores anyway: TensorFlow promises nothing about threads, and of
+        # passes side by side on a busy machine OpenVINO keeps some 50 kB each for good.
+        self._lock = threading.Lock()
         model, self.info = load_model(path)
         self.head_kernel, bias = _head_weights(model, path)
         network = keras.Model(
@@ -90,7 +93,10 @@ class Predictor:
         if len(model_inputs) == 0:
             raise ValueError("Expected at least one model input, received none.")
         # One at a time: larger batches do not pay on a CPU, and an answer then depends on nothing but its own picture.
-        answers = [self._run_one(one[np.newaxis].astype(np.float32)) for one in model_inputs]
+        answers = []
+        for one in model_inputs:
+            with self._lock:
+                answers.append(self._run_one(one[np.newaxis].astype(np.float32)))
         features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return probabilities, logits, features
 
@@ -154,25 +160,19 @@ def _compile_openvino(file: Path, image_size: int, precision: str) -> Callable[[
     graph.reshape([1, image_size, image_size, 1])
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
-    # One at a time: each call uses all cores anyway, and from calls side by side on a busy machine OpenVINO keeps some
-    # 50 kB each for good.
-    lock = threading.Lock()
 
     def run_one(model_input: np.ndarray) -> Outputs:
-        with lock:
-            results = request.infer({0: model_input})  # copies: the next call overwrites the request's own buffers
+        results = request.infer({0: model_input})  # copies: the next call overwrites the request's own buffers
         return results[0], results[1], results[2]
 
     return run_one
 
 
 def _run_keras(network: keras.Model) -> Callable[[np.ndarray], Outputs]:
-    """Predict with Keras' own backend, one call at a time: TensorFlow promises nothing about threads."""
-    lock = threading.Lock()
+    """Predict with Keras' own backend."""
 
     def run_one(model_input: np.ndarray) -> Outputs:
-        with lock:
-            features, logits, probabilities = network.predict_on_batch(model_input)
+        features, logits, probabilities = network.predict_on_batch(model_input)
         return np.asarray(features), np.asarray(logits), np.asarray(probabilities)
 
     return run_one

@@ -55,11 +55,17 @@ class Examination:
         return f"{self.patient:08d}_{self.follow_up:03d}.png"
 
 
+def split_sizes(count: int) -> list[int]:
+    """Images of each split of a set of `count`."""
+    sizes = [round(count * share) for _, share, _ in SPLITS]
+    sizes[0] += count - sum(sizes)
+    return sizes
+
+
 def plan_splits(count: int, seed: int) -> dict[str, list[Examination]]:
     """Draw patients, follow-ups and findings of each split; no patient is in two."""
     rng = np.random.default_rng([seed, 0])
-    sizes = [round(count * share) for _, share, _ in SPLITS]
-    sizes[0] += count - sum(sizes)
+    sizes = split_sizes(count)
     visits = [draw_visits(size, rng) for size in sizes]
     numbers = iter(rng.permutation(sum(map(len, visits))) + 1)
     plan = {}
@@ -79,14 +85,14 @@ def plan_enriched(count: int, seed: int, finding: str) -> dict[str, list[Examina
 
     Chosen from a plan ENRICHED_FROM times as large; validation and test keep the mix of findings that they have there.
     """
-    sizes = {name: len(split) for name, split in plan_splits(count, seed).items()}
     rng, plan = np.random.default_rng([seed, 3]), {}
-    for number, (name, split) in enumerate(plan_splits(ENRICHED_FROM * count, seed).items()):
-        shuffled = [split[k] for k in rng.permutation(len(split))]
-        shown = [e for e in shuffled if finding in e.findings][: sizes[name] // 2] if number == 0 else []
-        others = [e for e in shuffled if number > 0 or finding not in e.findings]
-        chosen = shown + others[: sizes[name] - len(shown)]
-        plan[name] = sorted(chosen, key=lambda examination: examination.image)
+    large = plan_splits(ENRICHED_FROM * count, seed)
+    for (name, split), size in zip(large.items(), split_sizes(count), strict=True):
+        chosen = [split[k] for k in rng.permutation(len(split))]
+        if name == SPLITS[0][0]:
+            shown = [examination for examination in chosen if finding in examination.findings]
+            chosen = shown[: size // 2] + [examination for examination in chosen if finding not in examination.findings]
+        plan[name] = sorted(chosen[:size], key=lambda examination: examination.image)
     return plan
 
 
@@ -158,8 +164,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    enriched = args.enrich and plan_enriched(args.count, args.seed, args.enrich)
-    plan = enriched or plan_splits(args.count, args.seed)
+    plan = plan_enriched(args.count, args.seed, args.enrich) if args.enrich else plan_splits(args.count, args.seed)
     texts = {name: split_csv(examinations) for name, examinations in plan.items()}
     for name, text in texts.items():
         path = args.out / name
