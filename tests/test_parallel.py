@@ -149,7 +149,8 @@ def test_cache_in_a_shared_folder_is_built_once(image_dir, tmp_path, monkeypatch
 
 
 SLURM_TOOLS = {
-    "scontrol": 'test "$*" = "show hostnames node[1-2]" && printf "node1\nnode2\n"',
+    # In two steps: one that nobody reads any more when the second comes is ended by SIGPIPE.
+    "scontrol": 'test "$*" = "show hostnames node[1-2]" && echo node1 && sleep 0.3 && echo node2',
     "srun": 'for number in 0 1; do SLURM_PROCID=$number "$@"; done',
     "python": 'echo "$KERAS_BACKEND $KERAS_DISTRIBUTION_JOB_ADDRESSES $KERAS_DISTRIBUTION_NUM_PROCESSES '
     '$KERAS_DISTRIBUTION_PROCESS_ID|$*"',
