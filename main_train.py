@@ -217,6 +217,8 @@ def start_keras() -> str:
     """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Operations side by side add up gradients in changing order: metrics of one seed then differ in the fourth digit.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
         import keras

@@ -361,6 +361,30 @@ def test_T01_killed_densenet_run_resumes_to_the_same_model(tmp_path):
         assert infos["killed"].test_metrics[key] == pytest.approx(infos["whole"].test_metrics[key], abs=1e-5)
 
 
+DENSENET_SCRIPT = """
+import hashlib
+import main_train
+main_train.start_keras()
+import keras, numpy as np
+from cxr.network import build_network
+keras.utils.set_random_seed(0)
+network = build_network(("Mass", "Nodule"), 128)
+network.compile(optimizer="adam", loss="binary_crossentropy")
+rng = np.random.default_rng(0)
+radiographs, labels = rng.integers(0, 256, (16, 128, 128, 1)), rng.integers(0, 2, (16, 2))
+losses = [float(network.train_on_batch(radiographs, labels)) for _ in range(6)]
+print(losses, hashlib.sha256(b"".join(weight.tobytes() for weight in network.get_weights())).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_T19_densenet_learns_the_same_weights_to_the_bit():
+    """Sums over several threads may come in another order each time, which small networks do not show."""
+    command = [sys.executable, "-c", DENSENET_SCRIPT]
+    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(3)]
+    assert len(set(runs)) == 1
+
+
 def test_shipped_sample_is_known_to_be_synthetic_and_the_shipped_model_says_so():
     args = main_train.parse_args([])
     assert "synthetic" in main_train.describe_data(args)
