@@ -23,17 +23,18 @@ if __name__ == "__main__":
 
 from cxr.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
-from cxr.images import to_model_input
+from cxr.images import read_radiograph, to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.novelty import layout_features, novelty
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.progress import Progress
-from cxr.scoring import AnswerTable, decode_ahead
+from cxr.scoring import AnswerTable, work_ahead
 
 if TYPE_CHECKING:
     from cxr.predictor import Predictor
 
+MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cxr.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
 
     try:
-        predictor = Predictor(args.model_path, precision=args.precision)
+        predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(files) >= MANY_FILES)
         wanted = _positions(args.finding, predictor.info) if args.finding else None
         num_failed = _explain_files(predictor, files, wanted, args)
     except (ModelFileError, FindingNameError) as error:
@@ -175,17 +176,23 @@ def _explain_files(
     info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
     progress = Progress("files", len(files))
     named = dict(zip(relative_names(files), files, strict=True))
+
+    def answer_file(file: Path) -> tuple[np.ndarray, Explanation]:
+        radiograph = read_radiograph(file)
+        return radiograph, explain(predictor, radiograph)
+
     with AnswerTable(args.out, info.findings, _job(predictor, args, named), named) as table:
         left = {name: file for name, file in named.items() if name not in table.finished}
         if table.finished:
             _say(f"Going on with an unfinished job: {len(table.finished)} of {len(files)} files are done.")
-        for (name, file), (position, radiograph) in zip(left.items(), decode_ahead(list(left.values())), strict=True):
+        results = work_ahead(list(left.values()), answer_file)
+        for (name, file), (position, result) in zip(left.items(), results, strict=True):
             progress.show(len(table.finished) + position)
-            if isinstance(radiograph, Exception):
+            if isinstance(result, Exception):
                 num_failed += 1
-                _say(f"{file}: {getattr(radiograph, 'strerror', None) or radiograph}", sys.stderr)
+                _say(f"{file}: {getattr(result, 'strerror', None) or result}", sys.stderr)
                 continue
-            answer = explain(predictor, radiograph)
+            radiograph, answer = result
             ranking = rank_findings(answer.probabilities)
             chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
             _say(f"{file}: {[info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]}")

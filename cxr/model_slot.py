@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def _load_predictor(path: str | os.PathLike, precision: str) -> "Predictor":
     from cxr.predictor import Predictor  # Keras takes seconds to import: the site listens meanwhile
 
-    return Predictor(path, precision=precision)
+    return Predictor(path, precision=precision, side_by_side=True)
 
 
 class ModelSlot:

@@ -1,4 +1,4 @@
-"""Many files through one model: decoding ahead of the predictor, and a table that grows with every answer and resumes.
+"""Many files through one model: a few are answered ahead in threads, and a table grows with every answer and resumes.
 
 Owns predictions.csv and the note beside it that says which job an unfinished table belongs to.
 """
@@ -7,38 +7,40 @@ import csv
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from cxr.images import ImageError, read_radiograph
+from cxr.image_rules import ImageError
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
-NUM_AHEAD = 4  # decoded radiographs in memory for each thread
+NUM_AHEAD = 4  # radiographs in memory for each thread
+
+T = TypeVar("T")
 
 
-def decode_ahead(files: Sequence[Path]) -> Iterator[tuple[int, np.ndarray | ImageError | OSError]]:
-    """Yield (position, radiograph uint8 (h, w) or why there is none) in order, a few files decoded ahead in threads."""
+def work_ahead(files: Sequence[Path], work: Callable[[Path], T]) -> Iterator[tuple[int, T | ImageError | OSError]]:
+    """Yield (position, result or why the file has none) in order, a few files worked on ahead in threads."""
     workers = os.cpu_count() or 1
 
-    def read(file: Path) -> np.ndarray | ImageError | OSError:
+    def attempt(file: Path) -> T | ImageError | OSError:
         try:
-            return read_radiograph(file)
+            return work(file)
         except (ImageError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="ahead") as pool:
         pending: deque[Future] = deque()
         waiting = iter(files)
         try:
             for position in range(len(files)):
                 while len(pending) < NUM_AHEAD * workers and (file := next(waiting, None)) is not None:
-                    pending.append(pool.submit(read, file))
+                    pending.append(pool.submit(attempt, file))
                 yield position, pending.popleft().result()
         finally:
             for future in pending:
