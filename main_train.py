@@ -20,11 +20,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr.arguments import parse_args
 from cxr.cache import CachedSplit, cache_split
 from cxr.checkpoint import ResumeError, clear_checkpoints
 from cxr.checks import DataCheck, check_splits
@@ -35,7 +36,7 @@ from cxr.labels import LabelError
 from cxr.localisation import Box, BoxError, read_boxes
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.processes import ParallelError, configured_processes, is_lost_peer
-from cxr.recipe import Recipe
+from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.terminal import SayHandler, fail, quiet_stderr, say
 
@@ -51,124 +52,8 @@ CHECKPOINT_DIR = PROJECT_DIR / "model" / "checkpoints"
 SAMPLE_SHA256 = "0a9d3adeae3002314b6621f2d6cfab9dbc53ed8bc54c0727d058a249e0dd1952"  # of the shipped train-small.csv
 SAMPLE_DATA = "synthetic radiographs of a digital phantom, no patients"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
-RATE_FROM_NONE, RATE_PRETRAINED = 1e-3, 2e-4
 HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 NUM_SHOWN = 10  # test images whose predictions are printed
-ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
-
-
-def comma_separated(text: str) -> list[str]:
-    """Split "A,B" into names, for argparse."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("expected one name or more, separated by commas")
-    return names
-
-
-def allowed_faults(text: str) -> list[str]:
-    """Split and check the value of --allow, for argparse."""
-    names = comma_separated(text)
-    unknown = [name for name in names if name not in ALLOWABLE]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(ALLOWABLE)}; received {', '.join(unknown)}")
-    if sum(name.startswith("uncertain-") for name in names) > 1:
-        raise argparse.ArgumentTypeError("expected at most one meaning of -1 (uncertain-...)")
-    return names
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    data = parser.add_argument_group("data")
-    for name, file in (("train", "train-small.csv"), ("val", "val_data.csv"), ("test", "test_data.csv")):
-        help_text = f"labels of the {name} split (default: {file} beside this script)"
-        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", default=PROJECT_DIR / file, help=help_text)
-    data.add_argument(
-        "--image-dir",
-        type=Path,
-        metavar="DIR",
-        default=PROJECT_DIR / "images",
-        help="folder that the image names in the CSVs are relative to (default: images beside this script)",
-    )
-    data.add_argument(
-        "--findings",
-        type=comma_separated,
-        metavar="A,B",
-        help="columns to learn (default: every column besides image and patient)",
-    )
-    data.add_argument(
-        "--allow",
-        type=allowed_faults,
-        metavar="A,B",
-        default=[],
-        help="accept what otherwise stops the run: leakage (a patient in two splits: scores will be too good), "
-        "missing (rows without image file are left out, up to 1 %% of a split), blank (an empty label is left out of "
-        "loss and metrics), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 means), fresh (an "
-        "unfinished run is thrown away)",
-    )
-    data.add_argument(
-        "--check",
-        nargs="?",
-        const="files",
-        choices=("files", "deep"),
-        help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
-    )
-    add_training_flags(parser)
-    return parser.parse_args(argv)
-
-
-def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the training itself."""
-    training = parser.add_argument_group("training")
-    rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
-    numbers = (
-        ("--image-size", "PIXELS", number(int, 32, 1024), 192, "side of the model input (default: 192)"),
-        ("--batch-size", "N", number(int, 1), 16, "images per training step (default: 16)"),
-        ("--epochs", "N", number(int, 1), 4, "passes over the training images (default: 4; from none, 30 and more)"),
-        ("--learning-rate", "RATE", number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
-        ("--seed", "N", number(int, 0), 0, "same seed, same metrics (default: 0)"),
-    )
-    for flag, metavar, kind, default, help_text in numbers:
-        training.add_argument(flag, type=kind, metavar=metavar, default=default, help=help_text)
-    training.add_argument(
-        "--loss",
-        choices=("bce", "weighted"),
-        default="bce",
-        help="binary cross-entropy, plain or with each finding's positives weighed up (default: bce)",
-    )
-    training.add_argument(
-        "--weights",
-        metavar="START",
-        default="imagenet",
-        help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, or a weights file "
-        "(default: imagenet)",
-    )
-    training.add_argument(
-        "--boxes",
-        type=Path,
-        metavar="FILE",
-        help="boxes in NIH's BBox_List format, to score the heatmaps on the test split "
-        "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
-    )
-
-
-def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Make a converter for argparse that takes numbers from `low` to `high`."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-            article = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {article} {limits}; received {text!r}")
-        return value
-
-    return convert
 
 
 def check_data(args: argparse.Namespace) -> DataCheck:
@@ -354,7 +239,7 @@ def default_boxes(args: argparse.Namespace) -> Sequence[Box]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = parse_args(argv)
+    args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR)
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

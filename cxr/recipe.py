@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+RATE_FROM_NONE, RATE_PRETRAINED = 1e-3, 2e-4  # defaults of the largest step size
 MAX_WARMUP_SHARE = 0.2  # of a phase: a run of one or two epochs must not end while it warms up
 
 

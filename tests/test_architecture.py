@@ -16,7 +16,7 @@ ROOMS = {
     "metrics": ("calibration", "ranking", "metrics", "localisation"),
     "network": ("durable", "novelty", "modelinfo", "modelfile", "weights", "network"),
     "terminal": ("progress", "terminal"),
-    "dataset": ("cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history",
+    "dataset": ("arguments", "cache", "dataset", "losses", "recipe", "checkpoint", "stopping", "history",
                 "processes", "parallel", "training"),
     "predictor": ("backend", "predictor"),
     "scoring": ("scoring",),

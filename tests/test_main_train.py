@@ -23,6 +23,7 @@ import pytest
 from small_network import build_small_network
 
 import main_train
+from cxr.arguments import parse_args
 from cxr.dataset import RadiographBatches
 from cxr.durable import training_lock
 from cxr.modelfile import load_model, read_model_info
@@ -386,6 +387,6 @@ def test_T19_densenet_learns_the_same_weights_to_the_bit():
 
 
 def test_shipped_sample_is_known_to_be_synthetic_and_the_shipped_model_says_so():
-    args = main_train.parse_args([])
+    args = parse_args([], description="", data_dir=ROOT)
     assert "synthetic" in main_train.describe_data(args)
     assert read_model_info(ROOT / "model" / "chest_xray_densenet_model.h5").data == main_train.describe_data(args)

@@ -1,0 +1,123 @@
+"""The command line of main_train.py: its flags, their defaults and limits."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED
+
+ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
+
+
+def parse_args(argv: list[str] | None, *, description: str, data_dir: Path) -> argparse.Namespace:
+    """Read the command line; `data_dir` holds the CSVs and images that are taken by default."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    data = parser.add_argument_group("data")
+    for name, file in (("train", "train-small.csv"), ("val", "val_data.csv"), ("test", "test_data.csv")):
+        help_text = f"labels of the {name} split (default: {file} beside this script)"
+        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", default=data_dir / file, help=help_text)
+    data.add_argument(
+        "--image-dir",
+        type=Path,
+        metavar="DIR",
+        default=data_dir / "images",
+        help="folder that the image names in the CSVs are relative to (default: images beside this script)",
+    )
+    data.add_argument(
+        "--findings",
+        type=_comma_separated,
+        metavar="A,B",
+        help="columns to learn (default: every column besides image and patient)",
+    )
+    data.add_argument(
+        "--allow",
+        type=_allowed_faults,
+        metavar="A,B",
+        default=[],
+        help="accept what otherwise stops the run: leakage (a patient in two splits: scores will be too good), "
+        "missing (rows without image file are left out, up to 1 %% of a split), blank (an empty label is left out of "
+        "loss and metrics), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 means), fresh (an "
+        "unfinished run is thrown away)",
+    )
+    data.add_argument(
+        "--check",
+        nargs="?",
+        const="files",
+        choices=("files", "deep"),
+        help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
+    )
+    _add_training_flags(parser)
+    return parser.parse_args(argv)
+
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the training itself."""
+    training = parser.add_argument_group("training")
+    rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
+    numbers = (
+        ("--image-size", "PIXELS", _number(int, 32, 1024), 192, "side of the model input (default: 192)"),
+        ("--batch-size", "N", _number(int, 1), 16, "images per training step (default: 16)"),
+        ("--epochs", "N", _number(int, 1), 4, "passes over the training images (default: 4; from none, 30 and more)"),
+        ("--learning-rate", "RATE", _number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
+        ("--seed", "N", _number(int, 0), 0, "same seed, same metrics (default: 0)"),
+    )
+    for flag, metavar, kind, default, help_text in numbers:
+        training.add_argument(flag, type=kind, metavar=metavar, default=default, help=help_text)
+    training.add_argument(
+        "--loss",
+        choices=("bce", "weighted"),
+        default="bce",
+        help="binary cross-entropy, plain or with each finding's positives weighed up (default: bce)",
+    )
+    training.add_argument(
+        "--weights",
+        metavar="START",
+        default="imagenet",
+        help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, or a weights file "
+        "(default: imagenet)",
+    )
+    training.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="boxes in NIH's BBox_List format, to score the heatmaps on the test split "
+        "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
+    )
+
+
+def _comma_separated(text: str) -> list[str]:
+    """Split "A,B" into names, for argparse."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("expected one name or more, separated by commas")
+    return names
+
+
+def _allowed_faults(text: str) -> list[str]:
+    """Split and check the value of --allow, for argparse."""
+    names = _comma_separated(text)
+    unknown = [name for name in names if name not in ALLOWABLE]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(ALLOWABLE)}; received {', '.join(unknown)}")
+    if sum(name.startswith("uncertain-") for name in names) > 1:
+        raise argparse.ArgumentTypeError("expected at most one meaning of -1 (uncertain-...)")
+    return names
+
+
+def _number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """Make a converter for argparse that takes numbers from `low` to `high`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            article = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {article} {limits}; received {text!r}")
+        return value
+
+    return convert
