@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SMALLEST = {
     "bench_data": ("--image-size 32 --batch-size 2 --count 4 --steps 2 --repeats 1", "on a GPU: "),
-    "bench_inference": ("--rounds 1 --startups 1 --engines openvino", "openvino"),
+    "bench_inference": ("--rounds 1 --startups 1 --engines openvino-f32", "f32: probabilities and all heatmaps"),
     "bench_input_check": ("--limit 4", "%"),
-    "bench_randomisation": ("--heads 1", "heads"),
+    "bench_randomisation": ("--heads 1", "trained head"),
     "bench_site": ("--seconds 0.5 --rounds 1 --soak 4", "resident memory in MiB after so many more requests: 0: "),
     "hostile_files": ("", "MB"),
     "sample_realism": ("--real images --limit 4", "4 real and 4 sample images"),
