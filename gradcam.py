@@ -28,8 +28,8 @@ from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.novelty import layout_features, novelty
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
-from cxr.progress import Progress
 from cxr.scoring import AnswerTable, work_ahead
+from cxr.system.progress import Progress
 
 if TYPE_CHECKING:
     from cxr.predictor import Predictor

@@ -29,7 +29,6 @@ from cxr.arguments import parse_args
 from cxr.cache import CachedSplit, cache_split
 from cxr.checkpoint import ResumeError, clear_checkpoints
 from cxr.checks import DataCheck, check_splits
-from cxr.durable import LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.history import History, epoch_line, epoch_logger
 from cxr.images import ImageError
 from cxr.labels import LabelError
@@ -38,7 +37,8 @@ from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.stopping import DivergedError, Stopped, StopRequest
-from cxr.terminal import SayHandler, fail, quiet_stderr, say
+from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 
 if TYPE_CHECKING:
     import keras

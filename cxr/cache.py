@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.durable import waiting_lock
 from cxr.images import ImageError, read_radiograph, to_model_input
 from cxr.labels import Split
 from cxr.problems import NUM_LISTED, shown
-from cxr.progress import Progress
+from cxr.system.atomic_files import waiting_lock
+from cxr.system.progress import Progress
 
 CACHE_VERSION = 1  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk

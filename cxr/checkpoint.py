@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.durable import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.durable import TEMP_PREFIX, check_room, replace_durably
 from cxr.modelinfo import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
+from cxr.system.atomic_files import TEMP_PREFIX, check_room, replace_durably
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"

@@ -22,10 +22,10 @@ from cxr.calibration import binary_cross_entropy
 from cxr.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
 from cxr.dataset import RadiographBatches, prepare_ahead
 from cxr.losses import make_loss, positive_weights
-from cxr.progress import Progress
 from cxr.ranking import mean_auroc
 from cxr.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
+from cxr.system.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.durable import TEMP_PREFIX, replace_durably
 from cxr.modelfile import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
 from cxr.modelinfo import ModelFileError
+from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
 
 IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"

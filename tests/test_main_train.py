@@ -25,8 +25,8 @@ from small_network import build_small_network
 import main_train
 from cxr.arguments import parse_args
 from cxr.dataset import RadiographBatches
-from cxr.durable import training_lock
 from cxr.modelfile import load_model, read_model_info
+from cxr.system.atomic_files import training_lock
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
@@ -291,7 +291,7 @@ def test_T13_second_run_ends_at_once_naming_the_first(project, capsys):
 
 
 def test_T20_closed_stdout_does_not_stop_the_run(tmp_path):
-    code = "from cxr.terminal import say\nfor line in range(100_000): say(line)\nopen('done', 'w').close()"
+    code = "from cxr.system.terminal import say\nfor line in range(100_000): say(line)\nopen('done', 'w').close()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

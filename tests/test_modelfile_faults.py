@@ -193,7 +193,7 @@ SAVER = """
     import keras
     from small_network import build_small_network
     from test_modelfile import FINDINGS, SIZE, make_info
-    from cxr.durable import sweep_temp_files
+    from cxr.system.atomic_files import sweep_temp_files
     from cxr.modelfile import save_model
 
     def job(path, how):
@@ -235,7 +235,7 @@ def survive_kills(path, num_kills, how="project"):
 
 def sweep_strays(path):
     """Return the files beside the model file, and that the next start would delete them."""
-    from cxr.durable import sweep_temp_files
+    from cxr.system.atomic_files import sweep_temp_files
 
     strays = {other.name for other in path.parent.iterdir()} - {path.name}
     assert set(sweep_temp_files(path.parent)) == strays

@@ -31,14 +31,14 @@ from cxr.checkpoint import (
     write_checkpoint,
 )
 from cxr.dataset import RadiographBatches
-from cxr.durable import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.history import epoch_line, epoch_logger
 from cxr.labels import Split
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
 from cxr.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
-from cxr.terminal import quiet_stderr
+from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.system.terminal import quiet_stderr
 from cxr.training import fit, predict_split
 
 FINDINGS = ("Mass", "Edema", "Hernia")
@@ -473,7 +473,7 @@ def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_
     code = f"""
         import sys
         from pathlib import Path
-        from cxr.durable import training_lock
+        from cxr.system.atomic_files import training_lock
         with training_lock(Path({str(tmp_path)!r})):
             print("held", flush=True)
             sys.stdin.read()  # until the test ends, however it does

@@ -15,9 +15,10 @@ import test_training
 from PIL import Image, ImageFile
 from site_tools import quick_client
 
-from cxr import checks, durable, labels, training
+from cxr import checks, labels, training
 from cxr.images import decode_with_notices
 from cxr.jpeg import JPEG_SIGNATURE
+from cxr.system import atomic_files
 
 
 @pytest.mark.parametrize("name", ["C06-long-row", "C06-short-row"])
@@ -100,7 +101,7 @@ def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monke
 
 
 def test_T13_twin_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(durable, "_try_lock", lambda descriptor: True)
+    monkeypatch.setattr(atomic_files, "_try_lock", lambda descriptor: True)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_training.test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)
 

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 import cv2
 import numpy as np
 
-from cxr.progress import Progress
+from cxr.system.progress import Progress
 from tools.phantom.case import Box, Case, make_case
 from tools.phantom.casemix import NAMES, draw_label_sets
 from tools.phantom.thorax import draw_patient

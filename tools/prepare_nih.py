@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from cxr.durable import TEMP_PREFIX
 from cxr.localisation import BoxError, read_boxes
-from cxr.terminal import SayHandler, fail, say
+from cxr.system.atomic_files import TEMP_PREFIX
+from cxr.system.terminal import SayHandler, fail, say
 from tools.nih.download import ARCHIVES, download_archive
 from tools.nih.tables import (
     CSV_NAMES,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cxr.progress import Progress
+from cxr.system.progress import Progress
 
 logger = logging.getLogger(__name__)
 

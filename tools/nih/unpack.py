@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 
-from cxr.durable import TEMP_PREFIX
 from cxr.images import ImageError, decode_radiograph, to_model_input
-from cxr.progress import Progress
+from cxr.system.atomic_files import TEMP_PREFIX
+from cxr.system.progress import Progress
 from tools.nih.tables import PrepareError
 
 IHDR = slice(16, 24)  # width and height of a PNG, big-endian (PNG specification, section 11.2.1)
