@@ -27,7 +27,7 @@ from cxr.answer import describe_model, legend, model_identity
 from cxr.colormap import inferno
 from cxr.decoder import Decoder
 from cxr.envelope import HEADERS, Envelope, static_path
-from cxr.image_rules import ImageError
+from cxr.imaging.limits import ImageError
 from cxr.model_slot import ModelSlot
 from cxr.modelinfo import DISCLAIMER
 from cxr.openapi import build_document

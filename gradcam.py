@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from cxr.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
-from cxr.images import read_radiograph, to_model_input
+from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.novelty import layout_features, novelty
 from cxr.overlay import encode_png, overlay_heatmap

@@ -30,7 +30,7 @@ from cxr.cache import CachedSplit, cache_split
 from cxr.checkpoint import ResumeError, clear_checkpoints
 from cxr.checks import DataCheck, check_splits
 from cxr.history import History, epoch_line, epoch_logger
-from cxr.images import ImageError
+from cxr.imaging.radiograph import ImageError
 from cxr.labels import LabelError
 from cxr.localisation import Box, BoxError, read_boxes
 from cxr.modelinfo import ModelFileError, ModelInfo
@@ -60,7 +60,9 @@ def check_data(args: argparse.Namespace) -> DataCheck:
     """Check the CSVs and images that the command line names."""
     decode = None
     if args.check == "deep":
-        from cxr.images import decode_radiograph as decode  # the plain check must not wait for image libraries
+        from cxr.imaging.radiograph import (
+            decode_radiograph as decode,  # the plain check must not wait for image libraries
+        )
     uncertain = [name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")]
     return check_splits(
         args.train_csv,

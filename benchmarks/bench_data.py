@@ -30,7 +30,7 @@ from benchmarks.classic_pipelines import flow_from_dataframe, tf_data
 from cxr import training
 from cxr.cache import cache_split
 from cxr.dataset import RadiographBatches, prepare_ahead
-from cxr.images import read_radiograph, to_model_input
+from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.labels import Split
 from cxr.network import build_network
 from cxr.recipe import Recipe

@@ -47,7 +47,7 @@ import os, resource, sys
 os.environ["KERAS_BACKEND"] = sys.argv[1]
 from cxr.backend import choose_inference_backend
 choose_inference_backend()  # as gradcam.py and app.py do
-from cxr.images import read_radiograph
+from cxr.imaging.radiograph import read_radiograph
 from cxr.predictor import Predictor
 from gradcam import explain
 answer = explain(Predictor(sys.argv[2]), read_radiograph(sys.argv[3]))
@@ -57,7 +57,7 @@ print("answer", "tensorflow" in sys.modules, resource.getrusage(resource.RUSAGE_
 
 def model_input() -> np.ndarray:
     """Return the radiograph as uint8 (1, size, size, 1), for the shipped model."""
-    from cxr.images import read_radiograph, to_model_input
+    from cxr.imaging.radiograph import read_radiograph, to_model_input
     from cxr.modelfile import read_model_info
 
     return to_model_input(read_radiograph(RADIOGRAPH), read_model_info(MODEL_PATH).image_size)[np.newaxis]
@@ -67,7 +67,7 @@ def openvino_contenders(precision: str) -> Contenders:
     """The floor, and what this project does on top of it."""
     import openvino
 
-    from cxr.images import read_radiograph
+    from cxr.imaging.radiograph import read_radiograph
     from cxr.modelfile import load_model
     from cxr.predictor import Predictor
     from gradcam import explain, heatmaps

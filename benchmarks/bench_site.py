@@ -25,7 +25,7 @@ if __name__ == "__main__":
     choose_inference_backend()
 
 from benchmarks.site_load import RunningSite
-from cxr.images import decode_radiograph
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.predictor import Predictor
 from gradcam import MODEL_PATH, explain
 

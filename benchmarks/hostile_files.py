@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.images import ImageError, decode_radiograph
+from cxr.imaging.radiograph import ImageError, decode_radiograph
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import radiographs as files

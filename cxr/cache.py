@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.images import ImageError, read_radiograph, to_model_input
+from cxr.imaging.radiograph import ImageError, read_radiograph, to_model_input
 from cxr.labels import Split
 from cxr.problems import NUM_LISTED, shown
 from cxr.system.atomic_files import waiting_lock

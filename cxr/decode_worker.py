@@ -21,8 +21,8 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from cxr.image_rules import ImageError
-from cxr.images import decode_with_notices
+from cxr.imaging.limits import ImageError
+from cxr.imaging.radiograph import decode_with_notices
 
 MAX_ADDRESS_SPACE = 1024**3  # bytes; 36 megapixels take 0.4 GB, the libraries 0.3 GB
 LENGTH = struct.Struct(">Q")

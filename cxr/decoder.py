@@ -19,7 +19,7 @@ from typing import IO, TypeVar
 import numpy as np
 
 from cxr.decode_worker import Decoded, read_message, write_message
-from cxr.image_rules import ERROR_STATUS, ImageError
+from cxr.imaging.limits import ERROR_STATUS, ImageError
 from cxr.site_errors import SiteError
 
 try:
@@ -59,7 +59,7 @@ class Decoder:
             self._idle.put(_Child(self._command))
 
     def decode(self, data: bytes) -> Decoded:
-        """Decode like cxr.images.decode_with_notices.
+        """Decode like cxr.imaging.radiograph.decode_with_notices.
 
         Raises:
             ImageError: the file cannot be used.

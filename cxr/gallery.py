@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.images import read_radiograph
+from cxr.imaging.radiograph import read_radiograph
 from cxr.metrics import Predictions
 from cxr.overlay import overlay_heatmap
 from cxr.report_page import GalleryPicture

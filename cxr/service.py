@@ -10,7 +10,7 @@ import numpy as np
 from cxr.answer import build_answer, draw_pictures
 from cxr.decoder import Decoder
 from cxr.explanation import Explanation
-from cxr.image_rules import ImageError
+from cxr.imaging.limits import ImageError
 from cxr.model_slot import ModelSlot
 from cxr.request_log import FileRecord, RequestRecord
 from cxr.site_errors import SiteError, problem_of

@@ -5,7 +5,7 @@ Pages, JSON problem documents (RFC 9457) and tests read it; the codes are stable
 
 from dataclasses import dataclass
 
-from cxr.image_rules import ERROR_STATUS, MIN_SIDE, ImageError
+from cxr.imaging.limits import ERROR_STATUS, MIN_SIDE, ImageError
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # a 16-bit DICOM of 16 megapixels
 MAX_FILES = 8  # of one request

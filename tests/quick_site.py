@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import app as site
 import cxr.server
 from cxr.decoder import Decoder
-from cxr.images import to_model_input
+from cxr.imaging.radiograph import to_model_input
 from cxr.model_slot import ModelSlot
 from cxr.modelinfo import ModelInfo
 from cxr.request_log import set_up_logging

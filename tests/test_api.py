@@ -12,7 +12,7 @@ from site_tools import FORM, ROOT, form, png, quick_client, running_site, upload
 
 import app as site
 from cxr.answer import describe_model
-from cxr.images import decode_radiograph
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.openapi import build_document
 from cxr.site_errors import ERRORS, code_of_status, problem
 
@@ -68,7 +68,7 @@ def test_predict_answers_with_every_number_of_the_model(client):
 
 
 def site_input(radiograph):
-    from cxr.images import to_model_input
+    from cxr.imaging.radiograph import to_model_input
 
     return to_model_input(radiograph, 64)[np.newaxis]
 

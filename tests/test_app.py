@@ -25,7 +25,7 @@ import app as site
 import gradcam
 from cxr.answer import NO_HEATMAPS
 from cxr.envelope import HEADERS
-from cxr.images import decode_radiograph
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.model_slot import ModelSlot
 from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError
 

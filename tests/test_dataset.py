@@ -11,7 +11,7 @@ import pytest
 from cxr import cache
 from cxr.cache import CachedSplit, cache_split
 from cxr.dataset import AugmentationLimits, RadiographBatches, affine_matrix, augment, prepare_ahead
-from cxr.images import ImageError, decode_radiograph, to_model_input
+from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
 from cxr.labels import Split
 
 FINDINGS = ("Mass", "Edema")

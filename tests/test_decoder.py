@@ -15,8 +15,8 @@ from site_tools import TESTS, png, quick_client, shared_decoder, upload
 
 import app as site
 from cxr.decoder import Decoder
-from cxr.image_rules import ImageError
-from cxr.images import decode_with_notices
+from cxr.imaging.limits import ImageError
+from cxr.imaging.radiograph import decode_with_notices
 from cxr.site_errors import ERRORS, SiteError
 
 FAULTY = (sys.executable, str(TESTS / "faulty_worker.py"))

@@ -20,8 +20,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing, g
 from pydicom.sequence import Sequence
 from test_images import assert_whole_or_refused, error_code
 
-from cxr import dicom_pixels
-from cxr.images import ImageError, decode_radiograph, decode_with_notices
+from cxr.imaging import dicom_pixels
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()
 NO_WINDOW = "This file gives no display window; brightness and contrast were set from the picture itself."
@@ -438,7 +438,7 @@ MANY_PARTS = {
 @pytest.mark.parametrize("kind", [*MANY_PARTS, "lookup table"])
 def test_I37_a_file_of_tiny_parts_never_reaches_the_reader(kind, monkeypatch):
     """pydicom takes 53 s and 2 GB for 30 MB of empty items."""
-    monkeypatch.setattr("cxr.dicom.pydicom.dcmread", lambda *_, **__: pytest.fail("was read"))
+    monkeypatch.setattr("cxr.imaging.dicom.pydicom.dcmread", lambda *_, **__: pytest.fail("was read"))
     parts = MANY_PARTS.get(kind, LOOKUP_TABLE)
     with pytest.raises(ImageError, match="too long" if kind == "lookup table" else "more than 10000 parts") as caught:
         decode_radiograph(files.dicom_start() + parts)

@@ -17,7 +17,7 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
 from cxr.colormap import inferno
-from cxr.images import decode_radiograph, read_radiograph
+from cxr.imaging.radiograph import decode_radiograph, read_radiograph
 from cxr.modelfile import load_model
 from cxr.novelty import AspectStatistics
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from cxr.image_rules import ERROR_STATUS, MAX_FILE_BYTES, check_sides
-from cxr.images import ImageError, decode_radiograph, decode_with_notices, read_radiograph, to_model_input
+from cxr.imaging.limits import ERROR_STATUS, MAX_FILE_BYTES, check_sides
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices, read_radiograph, to_model_input
 
 PICTURE = files.radiograph()
 

@@ -18,7 +18,7 @@ import radiographs as files
 from test_images import broken_jpegs, broken_pngs
 
 from benchmarks.site_load import FORM, RunningSite, drive, form, picture
-from cxr.images import ImageError, decode_radiograph
+from cxr.imaging.radiograph import ImageError, decode_radiograph
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc (Linux)")
 

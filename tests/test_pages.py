@@ -13,7 +13,7 @@ from browser import EMPTY_FINDING, radiograph_file, running_site, upload_of, wat
 from served_model import FINDINGS
 
 from cxr.explanation import rank_findings
-from cxr.images import decode_radiograph
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.model_slot import ModelSlot
 from cxr.overlay import overlay_heatmap
 from gradcam import explain

@@ -7,8 +7,8 @@ import pytest
 from quick_site import expected_probabilities
 from site_tools import quick_client, upload
 
-from cxr.image_rules import ERROR_STATUS, ImageError
-from cxr.images import decode_radiograph
+from cxr.imaging.limits import ERROR_STATUS, ImageError
+from cxr.imaging.radiograph import decode_radiograph
 
 FOLDER = Path(os.environ["CXR_REAL_DATA"]) if os.environ.get("CXR_REAL_DATA") else None
 NUM_PNG = 10  # of each folder, in the ordinary suite

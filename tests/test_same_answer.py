@@ -10,7 +10,7 @@ import test_images
 from site_tools import quick_client, upload
 
 from cxr.checks import check_splits
-from cxr.images import ImageError, decode_radiograph, decode_with_notices
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()
 REFUSED = {

@@ -16,7 +16,7 @@ from served_model import FINDINGS, served_predictor
 
 import gradcam
 from cxr import scoring
-from cxr.images import ImageError, read_radiograph
+from cxr.imaging.radiograph import ImageError, read_radiograph
 from cxr.scoring import NOTE_NAME, AnswerTable, work_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ ANSWER_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 import numpy as np
-from cxr.images import read_radiograph
+from cxr.imaging.radiograph import read_radiograph
 from cxr.scoring import AnswerTable, work_ahead
 
 files = {path.name: path for path in sorted(Path(sys.argv[1]).iterdir())}

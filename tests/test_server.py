@@ -19,7 +19,7 @@ from quick_site import expected_probabilities
 from site_tools import FORM, ROOT, ask, ask_raw, form, noisy_png, png, running_site
 
 from cxr.envelope import HEADERS
-from cxr.images import decode_radiograph
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.site_errors import ERRORS, MAX_REQUEST_BYTES
 from gradcam import MODEL_PATH
 

@@ -16,8 +16,8 @@ from PIL import Image, ImageFile
 from site_tools import quick_client
 
 from cxr import checks, labels, training
-from cxr.images import decode_with_notices
-from cxr.jpeg import JPEG_SIGNATURE
+from cxr.imaging.jpeg import JPEG_SIGNATURE
+from cxr.imaging.radiograph import decode_with_notices
 from cxr.system import atomic_files
 
 

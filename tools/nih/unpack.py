@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 
-from cxr.images import ImageError, decode_radiograph, to_model_input
+from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
 from cxr.system.atomic_files import TEMP_PREFIX
 from cxr.system.progress import Progress
 from tools.nih.tables import PrepareError

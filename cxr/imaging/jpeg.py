@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cxr.image_rules import ImageError, check_sides
+from cxr.imaging.limits import ImageError, check_sides
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 MAX_SCANS = 50  # progressive encoders write about 10; each scan costs a pass over the whole picture

@@ -12,8 +12,8 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from cxr.dicom_header import PixelHeader, attempt, number, raw_value, text
-from cxr.image_rules import ImageError, full_scale
+from cxr.imaging.dicom_header import PixelHeader, attempt, number, raw_value, text
+from cxr.imaging.limits import ImageError, full_scale
 
 QUANTILES = (0.005, 0.995)  # of the pixels: black and white where the file gives no usable window
 VISIBLE_SPREAD = 4  # grey levels between QUANTILES; a window that leaves less hides the picture

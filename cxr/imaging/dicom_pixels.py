@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
-from cxr.dicom_header import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PixelHeader, attempt, header_fault, raw_value
-from cxr.image_rules import ImageError
-from cxr.jpeg import BASELINE, EXTENDED, JPEG_LS, LOSSLESS, inspect_jpeg
+from cxr.imaging.dicom_header import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PixelHeader, attempt, header_fault, raw_value
+from cxr.imaging.jpeg import BASELINE, EXTENDED, JPEG_LS, LOSSLESS, inspect_jpeg
+from cxr.imaging.limits import ImageError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cxr.image_rules import ImageError, check_sides
+from cxr.imaging.limits import ImageError, check_sides
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 20_000  # 100 MB in the usual 8 KiB chunks are 12,200; stops files made of tiny chunks

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.dicom import decode_dicom, is_dicom
-from cxr.image_rules import ERROR_STATUS, MAX_FILE_BYTES, ImageError, full_scale
-from cxr.jpeg import JPEG_SIGNATURE, decode_jpeg
-from cxr.png import PNG_SIGNATURE, decode_png
+from cxr.imaging.dicom import decode_dicom, is_dicom
+from cxr.imaging.jpeg import JPEG_SIGNATURE, decode_jpeg
+from cxr.imaging.limits import ERROR_STATUS, MAX_FILE_BYTES, ImageError, full_scale
+from cxr.imaging.png import PNG_SIGNATURE, decode_png
 
 __all__ = [
     "ERROR_STATUS",

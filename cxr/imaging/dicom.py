@@ -15,8 +15,8 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from cxr.dicom_grey import to_grey
-from cxr.dicom_header import (
+from cxr.imaging.dicom_grey import to_grey
+from cxr.imaging.dicom_header import (
     attempt,
     is_dicom,
     missing_start,
@@ -25,9 +25,9 @@ from cxr.dicom_header import (
     start_of_file,
     text,
 )
-from cxr.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
-from cxr.dicom_walk import needed_elements
-from cxr.image_rules import ImageError
+from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
+from cxr.imaging.dicom_walk import needed_elements
+from cxr.imaging.limits import ImageError
 
 __all__ = ["decode_dicom", "is_dicom"]
 

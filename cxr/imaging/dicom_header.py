@@ -14,8 +14,8 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from cxr.dicom_walk import LONG_VRS, SHORT_VRS, value_of
-from cxr.image_rules import ImageError, check_sides
+from cxr.imaging.dicom_walk import LONG_VRS, SHORT_VRS, value_of
+from cxr.imaging.limits import ImageError, check_sides
 
 PREAMBLE = bytes(128) + b"DICM"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

@@ -8,7 +8,7 @@ Source: DICOM PS3.5 sections 6.2.2 (UN of undefined length), 7.1 (elements) and 
 import struct
 from collections.abc import Collection, Iterator
 
-from cxr.image_rules import ImageError
+from cxr.imaging.limits import ImageError
 
 MAX_PARTS = 10_000  # elements, items and fragments; radiographs have a few hundred
 MAX_SEQUENCE_BYTES = 2**18  # of a needed sequence, a lookup table: 65,536 entries are 131 KB
