@@ -21,7 +21,7 @@ from cxr.backend import choose_inference_backend
 if __name__ == "__main__":
     choose_inference_backend()
 
-from cxr.columns import name_key
+from cxr.data.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.modelinfo import ModelFileError, ModelInfo

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.arguments import parse_args
-from cxr.cache import CachedSplit, cache_split
 from cxr.checkpoint import ResumeError, clear_checkpoints
-from cxr.checks import DataCheck, check_splits
+from cxr.data.boxes import Box, BoxError, read_boxes
+from cxr.data.cache import CachedSplit, cache_split
+from cxr.data.checks import DataCheck, check_splits
+from cxr.data.labels import LabelError
 from cxr.history import History, epoch_line, epoch_logger
 from cxr.imaging.radiograph import ImageError
-from cxr.labels import LabelError
-from cxr.localisation import Box, BoxError, read_boxes
 from cxr.modelinfo import ModelFileError, ModelInfo
 from cxr.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe

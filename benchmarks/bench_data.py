@@ -28,10 +28,10 @@ import numpy as np
 
 from benchmarks.classic_pipelines import flow_from_dataframe, tf_data
 from cxr import training
-from cxr.cache import cache_split
-from cxr.dataset import RadiographBatches, prepare_ahead
+from cxr.data.batches import RadiographBatches, prepare_ahead
+from cxr.data.cache import cache_split
+from cxr.data.labels import Split
 from cxr.imaging.radiograph import read_radiograph, to_model_input
-from cxr.labels import Split
 from cxr.network import build_network
 from cxr.recipe import Recipe
 from cxr.stopping import StopRequest

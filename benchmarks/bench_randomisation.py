@@ -22,8 +22,9 @@ if __name__ == "__main__":
 
 from scipy import stats
 
+from cxr.data.boxes import Box, finding_key, read_boxes
 from cxr.imaging.radiograph import read_radiograph, to_model_input
-from cxr.localisation import HEAT_THRESHOLD, Box, finding_key, random_heatmaps, read_boxes, score_map
+from cxr.localisation import HEAT_THRESHOLD, random_heatmaps, score_map
 from cxr.predictor import Predictor
 from gradcam import MODEL_PATH, heatmaps
 

@@ -10,8 +10,8 @@ import pandas as pd
 import tensorflow as tf
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from cxr.dataset import AugmentationLimits
-from cxr.labels import Split
+from cxr.data.batches import AugmentationLimits
+from cxr.data.labels import Split
 
 LIMITS = AugmentationLimits()
 

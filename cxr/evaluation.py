@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.cache import CachedSplit
 from cxr.calibration import Calibration
+from cxr.data.boxes import Box
+from cxr.data.cache import CachedSplit
 from cxr.gallery import choose_cases
-from cxr.localisation import Box, Localisation, localise
+from cxr.localisation import Localisation, localise
 from cxr.metrics import Evaluation, Predictions, evaluate
 from cxr.modelinfo import ModelInfo
 from cxr.training import layer_output, predict_split

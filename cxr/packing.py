@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.cache import CachedSplit
 from cxr.calibration import fit_calibration, sigmoid
+from cxr.data.cache import CachedSplit
+from cxr.data.labels import Split
 from cxr.history import History
-from cxr.labels import Split
 from cxr.metrics import THRESHOLD_RULE, choose_thresholds
 from cxr.modelinfo import GoldenRadiograph, ModelInfo
 from cxr.network import build_network

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cxr.calibration import NUM_BINS
-from cxr.labels import Split
+from cxr.data.labels import Split
 from cxr.localisation import Localisation
 from cxr.metrics import THRESHOLD_RULE, Evaluation
 from cxr.ranking import MIN_INTERVAL_PATIENTS, Estimate

@@ -16,7 +16,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     """Let the script find its files in `folder`, and take its time over each batch."""
     from small_network import build_small_network
 
-    import cxr.dataset
+    import cxr.data.batches
     import cxr.network
     import cxr.report
     import cxr.training
@@ -28,13 +28,13 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     cxr.network.build_network = lambda findings, size, *_: build_small_network(findings, size)
     cxr.report.write_report = lambda reports, *_: reports / "report.html"
     cxr.training.CHECKPOINT_SECONDS = 0.0
-    get_batch = cxr.dataset.RadiographBatches.__getitem__
+    get_batch = cxr.data.batches.RadiographBatches.__getitem__
 
     def get_slowly(self, index):
         time.sleep(seconds)
         return get_batch(self, index)
 
-    cxr.dataset.RadiographBatches.__getitem__ = get_slowly
+    cxr.data.batches.RadiographBatches.__getitem__ = get_slowly
     write_checkpoint = checkpoint.write_checkpoint
 
     def write_and_tell(*args):

@@ -11,7 +11,7 @@ from time import process_time
 import numpy as np
 import pytest
 
-from cxr.checks import DataCheck, check_splits
+from cxr.data.checks import DataCheck, check_splits
 
 MAIN_TRAIN = Path(__file__).parents[1] / "main_train.py"
 CSV_NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}

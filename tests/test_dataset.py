@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr import cache
-from cxr.cache import CachedSplit, cache_split
-from cxr.dataset import AugmentationLimits, RadiographBatches, affine_matrix, augment, prepare_ahead
+from cxr.data import cache
+from cxr.data.batches import AugmentationLimits, RadiographBatches, affine_matrix, augment, prepare_ahead
+from cxr.data.cache import CachedSplit, cache_split
+from cxr.data.labels import Split
 from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
-from cxr.labels import Split
 
 FINDINGS = ("Mass", "Edema")
 SIZE = 32
@@ -129,8 +129,8 @@ def test_killed_build_goes_on_and_damaged_rows_are_decoded_again(split, image_di
 
 SLOW_BUILD = """
 import sys, time
-from cxr import cache
-from cxr.labels import Split
+from cxr.data import cache
+from cxr.data.labels import Split
 import numpy as np
 
 def read_slowly(path, read=cache.read_radiograph):

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cxr.checks import DataCheck, check_splits
-from cxr.labels import LabelError
+from cxr.data.checks import DataCheck, check_splits
+from cxr.data.labels import LabelError
 
 TRAIN = b"Image,Edema,Hernia,Patientid\na1.png,0,1,7\na2.png,1,0,007\n"
 VAL = b"Image,Edema,Hernia,Patientid\nb1.png,1,0,20\nb2.png,0,1,21\n"

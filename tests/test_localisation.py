@@ -8,18 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cxr.localisation import (
-    NUM_RANDOM_MAPS,
-    Box,
-    BoxError,
-    box_mask,
-    enlarge,
-    finding_key,
-    localise,
-    random_heatmaps,
-    read_boxes,
-    score_map,
-)
+from cxr.data.boxes import Box, BoxError, finding_key, read_boxes
+from cxr.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 BOTTOM_RIGHT = Box("a.png", "Mass", 0.5, 0.5, 0.5, 0.5)

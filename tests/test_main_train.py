@@ -24,7 +24,7 @@ from small_network import build_small_network
 
 import main_train
 from cxr.arguments import parse_args
-from cxr.dataset import RadiographBatches
+from cxr.data.batches import RadiographBatches
 from cxr.modelfile import load_model, read_model_info
 from cxr.system.atomic_files import training_lock
 
@@ -142,7 +142,7 @@ def test_T19_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(projec
     for seed in ("1", "1", "2"):
         assert run("--seed", seed) == 0
         infos.append(read_model_info(project / "model" / "chest_xray_densenet_model.h5"))
-        monkeypatch.setattr("cxr.cache.read_radiograph", None)  # would fail if a radiograph were decoded again
+        monkeypatch.setattr("cxr.data.cache.read_radiograph", None)  # would fail if a radiograph were decoded again
     assert infos[0].test_metrics == infos[1].test_metrics != infos[2].test_metrics
     assert infos[0].thresholds == infos[1].thresholds
 

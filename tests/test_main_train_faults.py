@@ -34,9 +34,9 @@ from test_main_train import (
 from test_training import run_fit
 
 import main_train
-from cxr.cache import cache_split
 from cxr.checkpoint import read_checkpoint
-from cxr.dataset import NUM_PREPARED, RadiographBatches, prepare_ahead
+from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
+from cxr.data.cache import cache_split
 from cxr.metrics import Predictions, evaluate
 from cxr.modelfile import load_model, read_model_info, save_model
 from cxr.modelinfo import GoldenRadiograph, ModelInfo
@@ -266,8 +266,8 @@ def test_T19_the_order_of_sets_does_not_reach_the_data(tmp_path):
     code = """
         import sys
         from pathlib import Path
-        from cxr.cache import cache_split
-        from cxr.checks import check_splits
+        from cxr.data.cache import cache_split
+        from cxr.data.checks import check_splits
         folder = Path(sys.argv[1])
         names = ("train-small.csv", "val_data.csv", "test_data.csv")
         check = check_splits(*(folder / name for name in names), folder / "images")

@@ -24,9 +24,9 @@ from test_main_train import make_data
 
 import main_train
 from cxr import parallel
-from cxr.cache import cache_split
-from cxr.dataset import RadiographBatches
-from cxr.labels import Split
+from cxr.data.batches import RadiographBatches
+from cxr.data.cache import cache_split
+from cxr.data.labels import Split
 from cxr.modelfile import load_model
 from cxr.processes import ADDRESSES, NUM_PROCESSES, PROCESS_ID, ParallelError, configured_processes, is_lost_peer
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.checks import check_splits
+from cxr.data.checks import check_splits
 from tools import prepare_nih
 from tools.nih import download, unpack
 from tools.nih.download import ARCHIVES, Archive, DownloadError, download_archive

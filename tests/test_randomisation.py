@@ -12,7 +12,7 @@ from benchmarks.bench_randomisation import (
     score_randomised,
     shuffle_findings,
 )
-from cxr.localisation import Box
+from cxr.data.boxes import Box
 
 FINDINGS = ("Mass", "Nodule", "Edema", "Hernia")
 CELLS = 8  # the network's cells per side; each is 4 x 4 pixels

@@ -16,8 +16,9 @@ from PIL import Image
 
 from cxr import figures, finding_panels, report
 from cxr.calibration import Calibration
-from cxr.labels import Split
-from cxr.localisation import Box, localise
+from cxr.data.boxes import Box
+from cxr.data.labels import Split
+from cxr.localisation import localise
 from cxr.metrics import Predictions, evaluate
 from cxr.ranking import Estimate
 from cxr.report import GalleryPicture, RunRecord, plain, write_report

@@ -9,7 +9,7 @@ import test_dicom
 import test_images
 from site_tools import quick_client, upload
 
-from cxr.checks import check_splits
+from cxr.data.checks import check_splits
 from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()

@@ -20,7 +20,6 @@ from sklearn.metrics import roc_auc_score
 from small_network import build_small_network
 
 from cxr import training
-from cxr.cache import CachedSplit
 from cxr.checkpoint import (
     SLOTS,
     Checkpoint,
@@ -30,9 +29,10 @@ from cxr.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from cxr.dataset import RadiographBatches
+from cxr.data.batches import RadiographBatches
+from cxr.data.cache import CachedSplit
+from cxr.data.labels import Split
 from cxr.history import epoch_line, epoch_logger
-from cxr.labels import Split
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.network import build_network
 from cxr.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at

@@ -15,7 +15,8 @@ import test_training
 from PIL import Image, ImageFile
 from site_tools import quick_client
 
-from cxr import checks, labels, training
+from cxr import training
+from cxr.data import checks, labels
 from cxr.imaging.jpeg import JPEG_SIGNATURE
 from cxr.imaging.radiograph import decode_with_notices
 from cxr.system import atomic_files

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from cxr.localisation import BoxError, read_boxes
+from cxr.data.boxes import BoxError, read_boxes
 from cxr.system.atomic_files import TEMP_PREFIX
 from cxr.system.terminal import SayHandler, fail, say
 from tools.nih.download import ARCHIVES, download_archive

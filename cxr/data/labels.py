@@ -1,7 +1,7 @@
 """Own the CSV schema: one file -> image names, patients and a 0/1 label matrix, with every problem recorded by line.
 
 A CSV has an image column, a patient column and one column per finding. Nothing is guessed: all cells are text until
-converted here, and columns are taken by name, never by position. What the three files say together is in `cxr.checks`.
+converted here, and columns are taken by name, never by position. What the three files say together is in `cxr.data.checks`.
 """
 
 import array
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.columns import Columns, match_columns
-from cxr.problems import ProblemList, shown
+from cxr.data.columns import Columns, match_columns
+from cxr.data.problems import ProblemList, shown
 
 UNCERTAIN_VALUES = {"zero": 0.0, "one": 1.0, "blank": float("nan")}
 LABEL_PATTERN = re.compile(r"([01])(?:\.0*)?")

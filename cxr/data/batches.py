@@ -11,7 +11,7 @@ import cv2
 import keras
 import numpy as np
 
-from cxr.cache import CachedSplit
+from cxr.data.cache import CachedSplit
 
 NUM_PREPARED = 4  # batches made ahead of the training step
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.labels import Split
-from cxr.problems import ProblemList, shown
+from cxr.data.labels import Split
+from cxr.data.problems import ProblemList, shown
 
 MISSING = "missing image"
 OUTSIDE = "image outside the folder"

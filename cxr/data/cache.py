@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.data.labels import Split
+from cxr.data.problems import NUM_LISTED, shown
 from cxr.imaging.radiograph import ImageError, read_radiograph, to_model_input
-from cxr.labels import Split
-from cxr.problems import NUM_LISTED, shown
 from cxr.system.atomic_files import waiting_lock
 from cxr.system.progress import Progress
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr.problems import ProblemList, listed_names, shown
+from cxr.data.problems import ProblemList, listed_names, shown
 
 IMAGE_KEYS = ("image", "imageindex")
 PATIENT_KEY = "patientid"

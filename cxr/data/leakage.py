@@ -5,8 +5,8 @@ import itertools
 
 import numpy as np
 
-from cxr.labels import Split
-from cxr.problems import ProblemList, shown
+from cxr.data.labels import Split
+from cxr.data.problems import ProblemList, shown
 
 NUM_EXAMPLES = 5  # rows, images or patients named in a message
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.image_folder import check_images
-from cxr.labels import CellRules, LabelError, Split, read_split
-from cxr.overlaps import count_shared_images, count_shared_patients, warn_of_copies, without_duplicates
-from cxr.problems import Problem, ProblemList
+from cxr.data.image_folder import check_images
+from cxr.data.labels import CellRules, LabelError, Split, read_split
+from cxr.data.leakage import count_shared_images, count_shared_patients, warn_of_copies, without_duplicates
+from cxr.data.problems import Problem, ProblemList
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))

@@ -1,0 +1,89 @@
+"""Boxes around findings, in the format of NIH's BBox_List. Owns the file's format, not what is measured with boxes."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
+MAX_PROBLEMS = 20  # lines of a box file named in one error
+FINDING_ALIASES = {"infiltrate": "infiltration"}  # the box list's word: the label list's word
+
+
+class BoxError(ValueError):
+    """A box file that cannot be used, with every reason found."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box around a finding, in shares (0 to 1) of the picture's width and height from its top left corner."""
+
+    image: str
+    finding: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def read_boxes(path: Path | str) -> tuple[Box, ...]:
+    """Read boxes in the format of NIH's BBox_List: `Image Index,Finding Label,Bbox [x,y,w,h],,,`.
+
+    x and y are the top left corner in pixels of a 1024 x 1024 picture. Several rows may share image and finding.
+
+    Raises: BoxError naming up to MAX_PROBLEMS faulty lines; OSError where the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BoxError(f"{path.name}: not a readable CSV file ({error}). Save it as UTF-8 text.") from error
+    if not rows or [cell.strip().lower() for cell in rows[0][:2]] != ["image index", "finding label"]:
+        received = ",".join(rows[0]) if rows else "an empty file"
+        raise BoxError(
+            f"{path.name} line 1: expected the header 'Image Index,Finding Label,Bbox [x,y,w,h],,,', received "
+            f"'{received[:80]}'. Add the header line."
+        )
+    boxes, problems = [], []
+    for line, row in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in row):
+            continue
+        parsed = _parse_row(row)
+        if isinstance(parsed, Box):
+            boxes.append(parsed)
+        else:
+            problems.append(f"{path.name} line {line}: {parsed}")
+    if problems:
+        more = [f"and {len(problems) - MAX_PROBLEMS} more faulty lines."] if len(problems) > MAX_PROBLEMS else []
+        raise BoxError("\n".join(problems[:MAX_PROBLEMS] + more))
+    if not boxes:
+        raise BoxError(f"{path.name}: no rows, expected at least one box below the header.")
+    return tuple(boxes)
+
+
+def _parse_row(row: list[str]) -> Box | str:
+    """Return the box of one CSV row, or what is wrong with it."""
+    cells = [cell.strip() for cell in row]
+    if len(cells) < 6 or any(cells[6:]):
+        return f"expected 6 values (image, finding, x, y, w, h), received {len([cell for cell in cells if cell])}."
+    if not cells[0] or not cells[1]:
+        return "expected an image name and a finding, received an empty cell."
+    try:
+        x, y, width, height = (float(cell) for cell in cells[2:6])
+    except ValueError:
+        return f"expected four numbers x, y, w, h, received {', '.join(cells[2:6])[:60]}."
+    fits = all(map(math.isfinite, (x, y, width, height))) and x >= 0 and y >= 0 and width > 0 and height > 0
+    if not fits or max(x + width, y + height) > BOX_PICTURE_SIZE:
+        return (
+            f"expected a box inside a {BOX_PICTURE_SIZE} x {BOX_PICTURE_SIZE} picture, received x={x:g}, y={y:g}, "
+            f"w={width:g}, h={height:g}."
+        )
+    left, top, width, height = (value / BOX_PICTURE_SIZE for value in (x, y, width, height))
+    return Box(cells[0], cells[1], left, top, width, height)
+
+
+def finding_key(name: str) -> str:
+    """Reduce a finding's name to what is compared: no case, spaces or underscores, and NIH's alias resolved."""
+    key = name.lower().replace(" ", "").replace("_", "")
+    return FINDING_ALIASES.get(key, key)
