@@ -29,7 +29,7 @@ from cxr.decoder import Decoder
 from cxr.envelope import HEADERS, Envelope, static_path
 from cxr.imaging.limits import ImageError
 from cxr.model_slot import ModelSlot
-from cxr.modelinfo import DISCLAIMER
+from cxr.network.model_info import DISCLAIMER
 from cxr.openapi import build_document
 from cxr.overlay import OPACITY
 from cxr.request_log import RequestRecord, set_up_logging

@@ -24,8 +24,8 @@ if __name__ == "__main__":
 from cxr.data.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.imaging.radiograph import read_radiograph, to_model_input
-from cxr.modelinfo import ModelFileError, ModelInfo
-from cxr.novelty import layout_features, novelty
+from cxr.network.input_check import layout_features, novelty
+from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.scoring import AnswerTable, work_ahead

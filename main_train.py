@@ -33,7 +33,7 @@ from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import LabelError
 from cxr.history import History, epoch_line, epoch_logger
 from cxr.imaging.radiograph import ImageError
-from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.stopping import DivergedError, Stopped, StopRequest
@@ -43,7 +43,7 @@ from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 if TYPE_CHECKING:
     import keras
 
-    from cxr.weights import StartWeights
+    from cxr.network.start_weights import StartWeights
 
 PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any current directory
 MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
@@ -121,11 +121,11 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
     """Build and train the network; return it with its best weights, and the run's history."""
     import keras
 
-    from cxr.network import SMALL_DATA_MOMENTUM, build_network, choose_precision
+    from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, choose_precision
+    from cxr.network.start_weights import load_start_weights
     from cxr.packing import in_float32
     from cxr.parallel import is_first
     from cxr.training import fit
-    from cxr.weights import load_start_weights
 
     findings, precision = cached["train"].split.findings, choose_precision()
     keras.utils.set_random_seed(args.seed)
@@ -152,7 +152,7 @@ def save(
     network: "keras.Model", cached: dict[str, CachedSplit], history: History, data: str, leakage: bool
 ) -> ModelInfo:
     """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
-    from cxr.modelfile import save_model
+    from cxr.network.model_file import save_model
     from cxr.packing import describe_model, library_versions
     from cxr.parallel import alone, is_first
 
@@ -179,7 +179,7 @@ def evaluate_and_report(
     """Evaluate the test split, write its numbers into the model file, and write and print the report."""
     from cxr.evaluation import evaluate_test, summarise
     from cxr.gallery import make_gallery
-    from cxr.modelfile import save_model
+    from cxr.network.model_file import save_model
     from cxr.packing import describe_run
     from cxr.parallel import alone, is_first
     from cxr.report import write_report

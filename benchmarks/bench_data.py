@@ -32,7 +32,7 @@ from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.imaging.radiograph import read_radiograph, to_model_input
-from cxr.network import build_network
+from cxr.network.densenet import build_network
 from cxr.recipe import Recipe
 from cxr.stopping import StopRequest
 

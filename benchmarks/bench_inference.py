@@ -58,7 +58,7 @@ print("answer", "tensorflow" in sys.modules, resource.getrusage(resource.RUSAGE_
 def model_input() -> np.ndarray:
     """Return the radiograph as uint8 (1, size, size, 1), for the shipped model."""
     from cxr.imaging.radiograph import read_radiograph, to_model_input
-    from cxr.modelfile import read_model_info
+    from cxr.network.model_file import read_model_info
 
     return to_model_input(read_radiograph(RADIOGRAPH), read_model_info(MODEL_PATH).image_size)[np.newaxis]
 
@@ -68,7 +68,7 @@ def openvino_contenders(precision: str) -> Contenders:
     import openvino
 
     from cxr.imaging.radiograph import read_radiograph
-    from cxr.modelfile import load_model
+    from cxr.network.model_file import load_model
     from cxr.predictor import Predictor
     from gradcam import explain, heatmaps
 
@@ -102,7 +102,7 @@ def tensorflow_contenders() -> Contenders:
     import keras
     import tensorflow as tf
 
-    from cxr.modelfile import load_model
+    from cxr.network.model_file import load_model
 
     network, info = load_model(MODEL_PATH)
     floats = model_input().astype(np.float32)
@@ -151,7 +151,7 @@ def torch_contenders() -> Contenders:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from torchvision.models import densenet121
 
-    from cxr.modelfile import read_model_info
+    from cxr.network.model_file import read_model_info
 
     num_findings = len(read_model_info(MODEL_PATH).findings)
     network = densenet121(num_classes=num_findings).eval()

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
-from cxr.modelinfo import ModelInfo, info_to_json
+from cxr.network.model_info import ModelInfo, info_to_json
 from cxr.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 
 NUM_OVERLAYS = 3

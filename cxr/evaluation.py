@@ -13,7 +13,7 @@ from cxr.data.cache import CachedSplit
 from cxr.gallery import choose_cases
 from cxr.localisation import Localisation, localise
 from cxr.metrics import Evaluation, Predictions, evaluate
-from cxr.modelinfo import ModelInfo
+from cxr.network.model_info import ModelInfo
 from cxr.training import layer_output, predict_split
 
 BATCH_SIZE = 32

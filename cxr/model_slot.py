@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.modelinfo import ModelFileError
+from cxr.network.model_info import ModelFileError
 from cxr.site_errors import SiteError
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.history import History
 from cxr.metrics import THRESHOLD_RULE, choose_thresholds
-from cxr.modelinfo import GoldenRadiograph, ModelInfo
-from cxr.network import build_network
-from cxr.novelty import AspectStatistics, fit_statistics, layout_features
+from cxr.network.densenet import build_network
+from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
+from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.report_page import RunRecord
 from cxr.training import layer_output, predict_split
 

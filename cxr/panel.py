@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr.modelinfo import ModelInfo
+from cxr.network.model_info import ModelInfo
 from cxr.overlay import draw_legend
 
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from cxr.modelfile import load_model
-from cxr.modelinfo import ModelFileError
+from cxr.network.model_file import load_model
+from cxr.network.model_info import ModelFileError
 
 if TYPE_CHECKING:
     import openvino
@@ -130,7 +130,7 @@ class Predictor:
         if not head_error <= (HEAD_TOLERANCE if exact else HEAD_TOLERANCE_BF16):
             raise ModelFileError(
                 f"{path}: expected a head of global average pooling and one dense layer, which Grad-CAM's closed form "
-                f"needs; the logits differ from that by {head_error:.2g}. Build the network with cxr.network."
+                f"needs; the logits differ from that by {head_error:.2g}. Build the network with cxr.network.densenet."
             )
         error = np.abs(probabilities[0] - golden.probabilities).max()
         tolerance = GOLDEN_TOLERANCE if exact else GOLDEN_TOLERANCE_BF16
@@ -181,7 +181,7 @@ def _head_weights(model: keras.Model, path: str | os.PathLike) -> tuple[np.ndarr
         raise ModelFileError(
             f"{path}: expected a head of global average pooling and one dense layer with a kernel of {expected} and a "
             f"bias, found layer `relu` {features.shape} and layer `logits` with weights "
-            f"{[weight.shape for weight in weights]}. Build the network with cxr.network."
+            f"{[weight.shape for weight in weights]}. Build the network with cxr.network.densenet."
         )
     return weights[0], weights[1]
 

@@ -17,7 +17,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     from small_network import build_small_network
 
     import cxr.data.batches
-    import cxr.network
+    import cxr.network.densenet
     import cxr.report
     import cxr.training
 
@@ -25,7 +25,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
         setattr(main_train, name, folder / getattr(main_train, name).relative_to(root))
     main_train.epoch_logger = lambda logs: lambda rows: history.write_history(rows, logs / "history.csv")
-    cxr.network.build_network = lambda findings, size, *_: build_small_network(findings, size)
+    cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
     cxr.report.write_report = lambda reports, *_: reports / "report.html"
     cxr.training.CHECKPOINT_SECONDS = 0.0
     get_batch = cxr.data.batches.RadiographBatches.__getitem__

@@ -22,7 +22,7 @@ import cxr.server
 from cxr.decoder import Decoder
 from cxr.imaging.radiograph import to_model_input
 from cxr.model_slot import ModelSlot
-from cxr.modelinfo import ModelInfo
+from cxr.network.model_info import ModelInfo
 from cxr.request_log import set_up_logging
 
 FINDINGS = (

@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cxr.modelfile import save_model
-from cxr.modelinfo import GoldenRadiograph, ModelInfo
-from cxr.network import build_network
+from cxr.network.densenet import build_network
+from cxr.network.model_file import save_model
+from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.predictor import Predictor
 
 FINDINGS = (

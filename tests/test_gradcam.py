@@ -18,8 +18,8 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 import gradcam
 from cxr.colormap import inferno
 from cxr.imaging.radiograph import decode_radiograph, read_radiograph
-from cxr.modelfile import load_model
-from cxr.novelty import AspectStatistics
+from cxr.network.input_check import AspectStatistics
+from cxr.network.model_file import load_model
 from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
 from cxr.panel import CaptionedOverlay, draw_panel
 

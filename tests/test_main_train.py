@@ -25,7 +25,7 @@ from small_network import build_small_network
 import main_train
 from cxr.arguments import parse_args
 from cxr.data.batches import RadiographBatches
-from cxr.modelfile import load_model, read_model_info
+from cxr.network.model_file import load_model, read_model_info
 from cxr.system.atomic_files import training_lock
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
@@ -65,7 +65,7 @@ def project(tmp_path, monkeypatch):
     for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
         monkeypatch.setattr(main_train, name, tmp_path / getattr(main_train, name).relative_to(ROOT))
     monkeypatch.setattr(
-        "cxr.network.build_network",
+        "cxr.network.densenet.build_network",
         lambda findings, size, momentum=0.99, precision="float32": build_small_network(findings, size),
     )
     before = signal.getsignal(signal.SIGTERM)
@@ -367,7 +367,7 @@ import hashlib
 import main_train
 main_train.start_keras()
 import keras, numpy as np
-from cxr.network import build_network
+from cxr.network.densenet import build_network
 keras.utils.set_random_seed(0)
 network = build_network(("Mass", "Nodule"), 128)
 network.compile(optimizer="adam", loss="binary_crossentropy")

@@ -38,8 +38,8 @@ from cxr.checkpoint import read_checkpoint
 from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
 from cxr.metrics import Predictions, evaluate
-from cxr.modelfile import load_model, read_model_info, save_model
-from cxr.modelinfo import GoldenRadiograph, ModelInfo
+from cxr.network.model_file import load_model, read_model_info, save_model
+from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.predictor import Predictor
 
 __all__ = ["project", "without_report"]  # fixtures
@@ -51,7 +51,7 @@ SCRIPT = """
     import time
     from pathlib import Path
     import keras
-    import cxr.evaluation, cxr.gallery, cxr.network, cxr.packing, cxr.report, cxr.summary, cxr.training, gradcam
+    import cxr.evaluation, cxr.gallery, cxr.network.densenet, cxr.packing, cxr.report, cxr.summary, cxr.training, gradcam
     import main_train
     from small_network import build_small_network
 
@@ -60,7 +60,7 @@ SCRIPT = """
         for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
             setattr(main_train, name, folder / getattr(main_train, name).relative_to(main_train.PROJECT_DIR))
         main_train.PROJECT_DIR = folder
-        cxr.network.build_network = lambda findings, size, *_: build_small_network(findings, size)
+        cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
         cxr.report.write_report = lambda folder, *_: folder / "report.html"
         cxr.training.CHECKPOINT_SECONDS = 0.0
         pause = cxr.training._pause

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from small_network import build_small_network
 
-from cxr import modelfile
-from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model
-from cxr.modelinfo import (
+from cxr.network import model_file
+from cxr.network.input_check import fit_statistics
+from cxr.network.model_file import INFO_ATTRIBUTE, load_model, read_model_info, save_model
+from cxr.network.model_info import (
     RECORDS,
     GoldenRadiograph,
     ModelFileError,
@@ -24,7 +25,6 @@ from cxr.modelinfo import (
     info_from_json,
     info_to_json,
 )
-from cxr.novelty import fit_statistics
 
 FINDINGS = ("Mass", "Pleural_Thickening")
 SIZE = 32
@@ -77,7 +77,7 @@ def reseal(path):
     """Store the digest that belongs to the file's present content, as somebody with bad intent would."""
     with h5py.File(path, "r+") as file:
         plain = json.loads(file.attrs[INFO_ATTRIBUTE])
-        plain["digest"] = modelfile._digest(file, max_bytes=2**62)
+        plain["digest"] = model_file._digest(file, max_bytes=2**62)
         file.attrs[INFO_ATTRIBUTE] = json.dumps(plain, sort_keys=True)
 
 
@@ -190,7 +190,7 @@ def test_M04_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path
 
 def test_M04_twin_without_the_digest_changed_files_are_served(network, saved, tmp_path, monkeypatch):
     stored = read_model_info(saved).digest
-    monkeypatch.setattr(modelfile, "_digest", lambda *args: stored)
+    monkeypatch.setattr(model_file, "_digest", lambda *args: stored)
     with pytest.raises(AssertionError):
         test_M04_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path)
 
@@ -334,9 +334,9 @@ def fail_in_hdf5(*args, **kwargs):
     [
         (keras.Model, "save", fail_to_write),
         (keras.Model, "save", fail_in_hdf5),
-        (modelfile, "_digest", fail_in_hdf5),
-        (modelfile, "load_model", fail_to_write),
-        (modelfile.os, "fsync", fail_to_write),
+        (model_file, "_digest", fail_in_hdf5),
+        (model_file, "load_model", fail_to_write),
+        (model_file.os, "fsync", fail_to_write),
     ],
 )
 def test_M12_old_file_survives_a_failed_save(network, tmp_path, monkeypatch, target, name, fault):

@@ -20,8 +20,8 @@ from forked import Forker, runs
 from small_network import build_small_network
 from test_modelfile import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
 
-from cxr.modelfile import INFO_ATTRIBUTE, load_model, read_model_info, save_model
-from cxr.modelinfo import ModelFileError
+from cxr.network.model_file import INFO_ATTRIBUTE, load_model, read_model_info, save_model
+from cxr.network.model_info import ModelFileError
 
 ROOT = Path(__file__).parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, users and limits are POSIX's")
@@ -194,7 +194,7 @@ SAVER = """
     from small_network import build_small_network
     from test_modelfile import FINDINGS, SIZE, make_info
     from cxr.system.atomic_files import sweep_temp_files
-    from cxr.modelfile import save_model
+    from cxr.network.model_file import save_model
 
     def job(path, how):
         path = Path(path)

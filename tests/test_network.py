@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from cxr import weights
-from cxr.modelfile import save_model
-from cxr.modelinfo import ModelFileError, ModelInfo
-from cxr.network import IMAGENET_MEAN, build_network
-from cxr.weights import StartWeights, load_start_weights, save_start_weights
+from cxr.network import start_weights
+from cxr.network.densenet import IMAGENET_MEAN, build_network
+from cxr.network.model_file import save_model
+from cxr.network.model_info import ModelFileError, ModelInfo
+from cxr.network.start_weights import StartWeights, load_start_weights, save_start_weights
 
 FINDINGS = ("Mass", "Nodule", "Edema")
 SIZE = 32
@@ -300,8 +300,8 @@ def test_T15_imagenet_without_network_falls_back_and_says_so(
     network, other, tmp_path, monkeypatch, network_fault, reason
 ):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(weights.urllib.request, "urlopen", network_fault)
+    monkeypatch.setattr(start_weights, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(start_weights.urllib.request, "urlopen", network_fault)
     start = time.monotonic()
     start_weights = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
     assert time.monotonic() - start < 3
@@ -332,9 +332,9 @@ def test_imagenet_download_is_checked_and_kept(network, other, tmp_path, monkeyp
             yield file
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(weights.urllib.request, "urlopen", serve)
+    monkeypatch.setattr(start_weights.urllib.request, "urlopen", serve)
     assert "the download has another checksum" in load_start_weights(other, FINDINGS, "imagenet").note
-    monkeypatch.setattr(weights, "IMAGENET_MD5", weights._md5(content))
+    monkeypatch.setattr(start_weights, "IMAGENET_MD5", start_weights._md5(content))
     for _ in range(2):  # the second time from the cache
         expected = StartWeights("ImageNet (keras.applications)", pretrained=True)
         assert load_start_weights(other, FINDINGS, "imagenet") == expected

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from cxr.novelty import (
+from cxr.network.input_check import (
     FLAGGED_SHARE,
     AspectStatistics,
     distances,

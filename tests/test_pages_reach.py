@@ -8,7 +8,7 @@ import pytest
 from browser import WCAG, running_site, upload_of, watch
 
 from cxr.model_slot import ModelSlot
-from cxr.novelty import AspectStatistics
+from cxr.network.input_check import AspectStatistics
 
 
 @pytest.fixture(scope="module")

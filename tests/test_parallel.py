@@ -27,7 +27,7 @@ from cxr import parallel
 from cxr.data.batches import RadiographBatches
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
-from cxr.modelfile import load_model
+from cxr.network.model_file import load_model
 from cxr.processes import ADDRESSES, NUM_PROCESSES, PROCESS_ID, ParallelError, configured_processes, is_lost_peer
 
 ROOT = Path(__file__).resolve().parent.parent

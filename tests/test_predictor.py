@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from served_model import FINDINGS, IMAGE_SIZE, random_inputs, served_model, served_predictor
 
 from cxr import predictor as predictor_module
-from cxr.modelinfo import GoldenRadiograph, ModelFileError, ModelInfo
+from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo
 from cxr.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ import numpy as np
 from cxr.backend import choose_inference_backend
 choose_inference_backend()
 from cxr import predictor as module
-from cxr.modelinfo import ModelFileError
+from cxr.network.model_info import ModelFileError
 from cxr.predictor import Predictor
 path, inputs, answers = sys.argv[1:]
 inputs = np.load(inputs)

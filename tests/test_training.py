@@ -34,7 +34,7 @@ from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.history import epoch_line, epoch_logger
 from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
-from cxr.network import build_network
+from cxr.network.densenet import build_network
 from cxr.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock

@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from cxr.modelfile import load_model
-from cxr.modelinfo import ModelFileError
-from cxr.weights import save_start_weights
+from cxr.network.model_file import load_model
+from cxr.network.model_info import ModelFileError
+from cxr.network.start_weights import save_start_weights
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "model"
 

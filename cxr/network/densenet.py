@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import keras
 
-from cxr.modelfile import load_model, save_model
-from cxr.modelinfo import ModelFileError, ModelInfo
+from cxr.network.model_file import load_model, save_model
+from cxr.network.model_info import ModelFileError, ModelInfo
 
 __all__ = ["ModelFileError", "ModelInfo", "build_network", "load_model", "save_model"]
 

@@ -18,8 +18,8 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.modelfile import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
-from cxr.modelinfo import ModelFileError
+from cxr.network.model_file import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
+from cxr.network.model_info import ModelFileError
 from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
 
 IMAGENET_URL = (

@@ -19,7 +19,7 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.modelinfo import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
+from cxr.network.model_info import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
 from cxr.system.atomic_files import TEMP_PREFIX, check_room, replace_durably
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5

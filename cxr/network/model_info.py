@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.novelty import AspectStatistics
+from cxr.network.input_check import AspectStatistics
 
 SCHEMA_VERSION = 2
 READABLE_VERSIONS = (1, 2)  # 1 checks for unlike pictures by the pooled features alone
