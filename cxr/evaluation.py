@@ -7,12 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.calibration import Calibration
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
 from cxr.gallery import choose_cases
-from cxr.localisation import Localisation, localise
-from cxr.metrics import Evaluation, Predictions, evaluate
+from cxr.metrics.calibration import Calibration
+from cxr.metrics.localisation import Localisation, localise
+from cxr.metrics.per_finding import Evaluation, Predictions, evaluate
 from cxr.network.model_info import ModelInfo
 from cxr.training import layer_output, predict_split
 

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cxr.metrics import FindingEvaluation
+from cxr.metrics.per_finding import FindingEvaluation
 
 PALETTE = seaborn.color_palette("colorblind")
 BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]

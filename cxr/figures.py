@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from cxr.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
 from cxr.figure_style import (
     BLUE,
     DARK_SHADE,
@@ -27,7 +26,8 @@ from cxr.figure_style import (
     spaced,
     write_count,
 )
-from cxr.metrics import Evaluation, Predictions
+from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
+from cxr.metrics.per_finding import Evaluation, Predictions
 
 RELIABILITY_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 

@@ -25,7 +25,7 @@ from cxr.figure_style import (
     spaced,
     write_count,
 )
-from cxr.metrics import Evaluation, FindingEvaluation, Predictions
+from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 
 PANEL_COLUMNS = 5
 PANEL_HEIGHT = 2.25  # inches

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.imaging.radiograph import read_radiograph
-from cxr.metrics import Predictions
+from cxr.metrics.per_finding import Predictions
 from cxr.overlay import overlay_heatmap
 from cxr.report_page import GalleryPicture
 

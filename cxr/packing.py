@@ -14,11 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.calibration import fit_calibration, sigmoid
 from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.history import History
-from cxr.metrics import THRESHOLD_RULE, choose_thresholds
+from cxr.metrics.calibration import fit_calibration, sigmoid
+from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
 from cxr.network.model_info import GoldenRadiograph, ModelInfo

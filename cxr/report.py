@@ -17,9 +17,9 @@ import pandas
 from matplotlib.figure import Figure
 
 from cxr import figures, finding_panels
-from cxr.calibration import Calibration
-from cxr.localisation import Localisation
-from cxr.metrics import THRESHOLD_RULE, Confusion, Evaluation, Predictions
+from cxr.metrics.calibration import Calibration
+from cxr.metrics.localisation import Localisation
+from cxr.metrics.per_finding import THRESHOLD_RULE, Confusion, Evaluation, Predictions
 from cxr.report_page import GalleryPicture, RunRecord, render_page
 
 FIGURE_DPI = 150

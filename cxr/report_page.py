@@ -12,11 +12,11 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from cxr.calibration import NUM_BINS
 from cxr.data.labels import Split
-from cxr.localisation import Localisation
-from cxr.metrics import THRESHOLD_RULE, Evaluation
-from cxr.ranking import MIN_INTERVAL_PATIENTS, Estimate
+from cxr.metrics.calibration import NUM_BINS
+from cxr.metrics.localisation import Localisation
+from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
+from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
 from cxr.summary import interval, number
 
 TEMPLATE_DIR = Path(__file__).resolve().parent.parent / "templates"

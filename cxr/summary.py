@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr.metrics import Confusion, Evaluation
-from cxr.ranking import Estimate
+from cxr.metrics.per_finding import Confusion, Evaluation
+from cxr.metrics.ranking import Estimate
 
 
 def terminal_table(evaluation: Evaluation) -> str:

@@ -17,12 +17,12 @@ import keras
 import numpy as np
 
 from cxr import parallel
-from cxr.calibration import binary_cross_entropy
 from cxr.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
 from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import CachedSplit
 from cxr.losses import make_loss, positive_weights
-from cxr.ranking import mean_auroc
+from cxr.metrics.calibration import binary_cross_entropy
+from cxr.metrics.ranking import mean_auroc
 from cxr.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.system.progress import Progress

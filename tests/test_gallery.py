@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cxr.gallery import choose_cases, make_gallery
-from cxr.metrics import Predictions
+from cxr.metrics.per_finding import Predictions
 
 FINDINGS = ("Mass", "Pleural_Thickening")
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cxr.data.boxes import Box, BoxError, finding_key, read_boxes
-from cxr.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
+from cxr.metrics.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 BOTTOM_RIGHT = Box("a.png", "Mass", 0.5, 0.5, 0.5, 0.5)

@@ -37,7 +37,7 @@ import main_train
 from cxr.checkpoint import read_checkpoint
 from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
-from cxr.metrics import Predictions, evaluate
+from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.network.model_file import load_model, read_model_info, save_model
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.predictor import Predictor

@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn import metrics as sk
 
-from cxr import ranking
-from cxr.calibration import (
+from cxr.metrics import ranking
+from cxr.metrics.calibration import (
     MIN_CASES,
     Calibration,
     binary_cross_entropy,
@@ -20,13 +20,13 @@ from cxr.calibration import (
     reliability_bins,
     sigmoid,
 )
-from cxr.metrics import (
+from cxr.metrics.per_finding import (
     Predictions,
     choose_thresholds,
     count_confusion,
     evaluate,
 )
-from cxr.ranking import auroc, average_precision, estimate_rankings, mean_auroc, resample_weights
+from cxr.metrics.ranking import auroc, average_precision, estimate_rankings, mean_auroc, resample_weights
 
 
 def random_split(seed, num_rows=120, num_findings=4, prevalence=0.25, blanks=0.1, ties=True):

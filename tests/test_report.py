@@ -15,12 +15,12 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from cxr import figures, finding_panels, report
-from cxr.calibration import Calibration
 from cxr.data.boxes import Box
 from cxr.data.labels import Split
-from cxr.localisation import localise
-from cxr.metrics import Predictions, evaluate
-from cxr.ranking import Estimate
+from cxr.metrics.calibration import Calibration
+from cxr.metrics.localisation import localise
+from cxr.metrics.per_finding import Predictions, evaluate
+from cxr.metrics.ranking import Estimate
 from cxr.report import GalleryPicture, RunRecord, plain, write_report
 from cxr.summary import describe_predictions, interval, number, terminal_table
 

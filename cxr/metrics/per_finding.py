@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from cxr.calibration import (
+from cxr.metrics.calibration import (
     MIN_CASES,
     Calibration,
     binary_cross_entropy,
@@ -18,7 +18,7 @@ from cxr.calibration import (
     expected_calibration_error,
     sigmoid,
 )
-from cxr.ranking import NUM_RESAMPLES, Estimate, estimate_rankings
+from cxr.metrics.ranking import NUM_RESAMPLES, Estimate, estimate_rankings
 
 DEFAULT_THRESHOLD = 0.5
 THRESHOLD_RULE = f"highest F1 on the validation split; 0.5 where it has fewer than {MIN_CASES} positives or negatives"
