@@ -24,14 +24,14 @@ if __name__ == "__main__":
     choose_inference_backend()
 
 from cxr.answer import describe_model, legend, model_identity
-from cxr.colormap import inferno
 from cxr.decoder import Decoder
 from cxr.envelope import HEADERS, Envelope, static_path
+from cxr.heatmaps.colormap import inferno
+from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
 from cxr.model_slot import ModelSlot
 from cxr.network.model_info import DISCLAIMER
 from cxr.openapi import build_document
-from cxr.overlay import OPACITY
 from cxr.request_log import RequestRecord, set_up_logging
 from cxr.server import serve
 from cxr.service import Service

@@ -23,10 +23,10 @@ if __name__ == "__main__":
 
 from cxr.data.columns import name_key
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.network.input_check import layout_features, novelty
 from cxr.network.model_info import ModelFileError, ModelInfo
-from cxr.overlay import encode_png, overlay_heatmap
 from cxr.picture_files import OutputNames, find_pictures, relative_names
 from cxr.scoring import AnswerTable, work_ahead
 from cxr.system.progress import Progress
@@ -231,7 +231,7 @@ def _write_pictures(
         _say(f"    {said} -> {path}")
     if panel:
         # Matplotlib takes a second to import, and nothing else here needs it.
-        from cxr.panel import CaptionedOverlay, draw_panel
+        from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
 
         path = outputs.claim(name, "panel")
         path.parent.mkdir(parents=True, exist_ok=True)

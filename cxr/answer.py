@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo, info_to_json
-from cxr.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 
 NUM_OVERLAYS = 3
 MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model

@@ -1,4 +1,4 @@
-// The pixels of an overlay, as cxr/overlay.py draws them: the same geometry, colours and rounding.
+// The pixels of an overlay, as cxr/heatmaps/overlay.py draws them: the same geometry, colours and rounding.
 
 /**
  * Bring a heatmap to the radiograph's size, bilinearly, with OpenCV's half-pixel convention: the centre of cell i lies

@@ -3,7 +3,7 @@
 import { blendTable, greyOf, greyScale, paint, upsample } from "./heat.js";
 import { Zoom } from "./zoom.js";
 
-const LEGEND_GREY = 96; // as in cxr/overlay.py
+const LEGEND_GREY = 96; // as in cxr/heatmaps/overlay.py
 
 export class Viewer {
   /**

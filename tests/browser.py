@@ -15,8 +15,8 @@ from werkzeug.serving import make_server
 
 import app as site
 from cxr.decoder import Decoder
+from cxr.heatmaps.overlay import encode_png
 from cxr.model_slot import ModelSlot
-from cxr.overlay import encode_png
 from cxr.predictor import Predictor
 
 EMPTY_FINDING = "Hernia"  # its map has no positive evidence in any picture

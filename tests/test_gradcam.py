@@ -16,12 +16,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
-from cxr.colormap import inferno
+from cxr.heatmaps.colormap import inferno
+from cxr.heatmaps.overlay import OPACITY, overlay_heatmap, upsample_heatmap
+from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
 from cxr.imaging.radiograph import decode_radiograph, read_radiograph
 from cxr.network.input_check import AspectStatistics
 from cxr.network.model_file import load_model
-from cxr.overlay import OPACITY, overlay_heatmap, upsample_heatmap
-from cxr.panel import CaptionedOverlay, draw_panel
 
 ROOT = Path(__file__).parents[1]
 
@@ -363,7 +363,7 @@ def test_script_runs_on_openvino_and_draws_no_panel_unasked(tmp_path):
         "import os, runpy, sys; sys.argv = sys.argv[1:]; sys.path[0] = os.path.dirname(sys.argv[0])\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as done: assert done.code == 0, done.code\n"
-        "import keras; print(keras.backend.backend(), 'cxr.panel' in sys.modules)"
+        "import keras; print(keras.backend.backend(), 'cxr.heatmaps.panel' in sys.modules)"
     )
     command = [sys.executable, "-c", code, ROOT / "gradcam.py", "x.png", "--model-path", served_model().path]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)

@@ -13,9 +13,9 @@ from browser import EMPTY_FINDING, radiograph_file, running_site, upload_of, wat
 from served_model import FINDINGS
 
 from cxr.explanation import rank_findings
+from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.model_slot import ModelSlot
-from cxr.overlay import overlay_heatmap
 from gradcam import explain
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr.heatmaps.overlay import draw_legend
 from cxr.network.model_info import ModelInfo
-from cxr.overlay import draw_legend
 
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
 ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same

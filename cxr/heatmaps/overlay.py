@@ -8,7 +8,7 @@ import functools
 import cv2
 import numpy as np
 
-from cxr.colormap import inferno
+from cxr.heatmaps.colormap import inferno
 
 OPACITY = 0.6  # of the colour at a map's peak; the anatomy below stays visible
 LEGEND_GREY = 96  # 0-255, about that of soft tissue
