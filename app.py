@@ -18,7 +18,7 @@ from pathlib import Path
 from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 
 if __name__ == "__main__":
     choose_inference_backend()

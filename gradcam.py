@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 
 if __name__ == "__main__":
     choose_inference_backend()
 
 from cxr.data.columns import name_key
-from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.inference.answer_table import AnswerTable, work_ahead
+from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.network.input_check import layout_features, novelty
 from cxr.network.model_info import ModelFileError, ModelInfo
-from cxr.picture_files import OutputNames, find_pictures, relative_names
-from cxr.scoring import AnswerTable, work_ahead
 from cxr.system.progress import Progress
 
 if TYPE_CHECKING:
-    from cxr.predictor import Predictor
+    from cxr.inference.predictor import Predictor
 
 MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
     if not files:
         return 2
-    from cxr.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
+    from cxr.inference.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
 
     try:
         predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(files) >= MANY_FILES)

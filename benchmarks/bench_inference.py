@@ -45,10 +45,10 @@ Contenders = dict[str, Callable[[], object]]
 STARTUP_SCRIPT = """
 import os, resource, sys
 os.environ["KERAS_BACKEND"] = sys.argv[1]
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 choose_inference_backend()  # as gradcam.py and app.py do
 from cxr.imaging.radiograph import read_radiograph
-from cxr.predictor import Predictor
+from cxr.inference.predictor import Predictor
 from gradcam import explain
 answer = explain(Predictor(sys.argv[2]), read_radiograph(sys.argv[3]))
 print("answer", "tensorflow" in sys.modules, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
@@ -68,8 +68,8 @@ def openvino_contenders(precision: str) -> Contenders:
     import openvino
 
     from cxr.imaging.radiograph import read_radiograph
+    from cxr.inference.predictor import Predictor
     from cxr.network.model_file import load_model
-    from cxr.predictor import Predictor
     from gradcam import explain, heatmaps
 
     network, info = load_model(MODEL_PATH)

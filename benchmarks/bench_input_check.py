@@ -22,8 +22,8 @@ if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
 
 from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.inference.predictor import Predictor
 from cxr.network.input_check import layout_features, novelty
-from cxr.predictor import Predictor
 from gradcam import MODEL_PATH
 
 ROOT = Path(__file__).resolve().parents[1]

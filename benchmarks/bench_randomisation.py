@@ -24,8 +24,8 @@ from scipy import stats
 
 from cxr.data.boxes import Box, finding_key, read_boxes
 from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.inference.predictor import Predictor
 from cxr.metrics.localisation import HEAT_THRESHOLD, random_heatmaps, score_map
-from cxr.predictor import Predictor
 from gradcam import MODEL_PATH, heatmaps
 
 ROOT = Path(__file__).resolve().parents[1]

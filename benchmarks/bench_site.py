@@ -19,14 +19,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 
 if __name__ == "__main__":
     choose_inference_backend()
 
 from benchmarks.site_load import RunningSite
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.predictor import Predictor
+from cxr.inference.predictor import Predictor
 from gradcam import MODEL_PATH, explain
 
 BORDER = "benchmark"

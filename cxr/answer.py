@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from cxr.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
+from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo, info_to_json
 

@@ -14,13 +14,13 @@ from cxr.network.model_info import ModelFileError
 from cxr.site_errors import SiteError
 
 if TYPE_CHECKING:
-    from cxr.predictor import Predictor
+    from cxr.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
 
 def _load_predictor(path: str | os.PathLike, precision: str) -> "Predictor":
-    from cxr.predictor import Predictor  # Keras takes seconds to import: the site listens meanwhile
+    from cxr.inference.predictor import Predictor  # Keras takes seconds to import: the site listens meanwhile
 
     return Predictor(path, precision=precision, side_by_side=True)
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from cxr.answer import build_answer, draw_pictures
 from cxr.decoder import Decoder
-from cxr.explanation import Explanation
 from cxr.imaging.limits import ImageError
+from cxr.inference.explanation import Explanation
 from cxr.model_slot import ModelSlot
 from cxr.request_log import FileRecord, RequestRecord
 from cxr.site_errors import SiteError, problem_of
 from cxr.uploads import Upload
 
 if TYPE_CHECKING:
-    from cxr.predictor import Predictor
+    from cxr.inference.predictor import Predictor
 
 MAX_ADMITTED = 12  # requests that are worked on or wait for it; the server has threads to spare for all others
 

@@ -16,8 +16,8 @@ from werkzeug.serving import make_server
 import app as site
 from cxr.decoder import Decoder
 from cxr.heatmaps.overlay import encode_png
+from cxr.inference.predictor import Predictor
 from cxr.model_slot import ModelSlot
-from cxr.predictor import Predictor
 
 EMPTY_FINDING = "Hernia"  # its map has no positive evidence in any picture
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

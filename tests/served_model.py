@@ -9,10 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cxr.inference.predictor import Predictor
 from cxr.network.densenet import build_network
 from cxr.network.model_file import save_model
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
-from cxr.predictor import Predictor
 
 FINDINGS = (
     "Atelectasis",

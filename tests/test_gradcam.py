@@ -231,7 +231,7 @@ def write_picture(path, seed, shape=(130, 110)):
 @pytest.fixture
 def run_main(monkeypatch, tmp_path):
     """Run the command line in a scratch folder with the small model, which is loaded once."""
-    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, **options: served_predictor())
+    monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path, **options: served_predictor())
     monkeypatch.chdir(tmp_path)
     return gradcam.main
 

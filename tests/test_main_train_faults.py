@@ -37,10 +37,10 @@ import main_train
 from cxr.checkpoint import read_checkpoint
 from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
+from cxr.inference.predictor import Predictor
 from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.network.model_file import load_model, read_model_info, save_model
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
-from cxr.predictor import Predictor
 
 __all__ = ["project", "without_report"]  # fixtures
 

@@ -12,9 +12,9 @@ import pytest
 from browser import EMPTY_FINDING, radiograph_file, running_site, upload_of, watch
 from served_model import FINDINGS
 
-from cxr.explanation import rank_findings
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
+from cxr.inference.explanation import rank_findings
 from cxr.model_slot import ModelSlot
 from gradcam import explain
 

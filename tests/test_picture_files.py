@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.picture_files import OutputNames, find_pictures, relative_names
+from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from served_model import FINDINGS, IMAGE_SIZE, random_inputs, served_model, served_predictor
 
-from cxr import predictor as predictor_module
+from cxr.inference import predictor as predictor_module
+from cxr.inference.predictor import Predictor
 from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo
-from cxr.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 NUM_INPUTS = 16
@@ -27,11 +27,11 @@ OPENVINO_SCRIPT = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 choose_inference_backend()
-from cxr import predictor as module
+from cxr.inference import predictor as module
 from cxr.network.model_info import ModelFileError
-from cxr.predictor import Predictor
+from cxr.inference.predictor import Predictor
 path, inputs, answers = sys.argv[1:]
 inputs = np.load(inputs)
 predictor = Predictor(path)
@@ -66,7 +66,7 @@ def getpwuid(uid):
     raise KeyError(uid)
 os.environ.pop("HOME", None)
 pwd.getpwuid = getpwuid
-from cxr.backend import choose_inference_backend
+from cxr.inference.backend import choose_inference_backend
 choose_inference_backend()
 import keras
 print(keras.backend.backend())

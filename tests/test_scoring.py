@@ -15,9 +15,9 @@ from radiographs import radiograph
 from served_model import FINDINGS, served_predictor
 
 import gradcam
-from cxr import scoring
 from cxr.imaging.radiograph import ImageError, read_radiograph
-from cxr.scoring import NOTE_NAME, AnswerTable, work_ahead
+from cxr.inference import answer_table
+from cxr.inference.answer_table import NOTE_NAME, AnswerTable, work_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB = {"model": "m", "top": 3}
@@ -68,7 +68,7 @@ def test_work_ahead_gives_every_file_in_order_and_errors_in_their_place(tmp_path
 def test_work_ahead_holds_a_few_files_only():
     started = []
     for position, _ in work_ahead([Path(str(k)) for k in range(500)], started.append):
-        assert len(started) <= position + scoring.NUM_AHEAD * os.cpu_count()
+        assert len(started) <= position + answer_table.NUM_AHEAD * os.cpu_count()
         if position == 100:
             break
 
@@ -132,7 +132,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from cxr.imaging.radiograph import read_radiograph
-from cxr.scoring import AnswerTable, work_ahead
+from cxr.inference.answer_table import AnswerTable, work_ahead
 
 files = {path.name: path for path in sorted(Path(sys.argv[1]).iterdir())}
 with AnswerTable(Path(sys.argv[2]), ("Mass", "Edema"), {"model": "m", "top": 3}, files) as table:
@@ -161,7 +161,7 @@ def test_killed_process_leaves_every_row_that_it_reported(tmp_path):
 
 def test_command_that_died_goes_on_without_answering_twice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cxr.predictor.Predictor", lambda path, **options: served_predictor())
+    monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path, **options: served_predictor())
     files = write_pictures(tmp_path / "in", 12)
     time.sleep(0.02)
     answered, explain, killers = [], gradcam.explain, {5}
