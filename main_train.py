@@ -25,20 +25,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.arguments import parse_args
-from cxr.checkpoint import ResumeError, clear_checkpoints
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import LabelError
-from cxr.history import History, epoch_line, epoch_logger
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
-from cxr.processes import ParallelError, configured_processes, is_lost_peer
-from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
-from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
+from cxr.training.arguments import parse_args
+from cxr.training.checkpoint import ResumeError, clear_checkpoints
+from cxr.training.history import History, epoch_line, epoch_logger
+from cxr.training.processes import ParallelError, configured_processes, is_lost_peer
+from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
+from cxr.training.stopping import DivergedError, Stopped, StopRequest
 
 if TYPE_CHECKING:
     import keras
@@ -110,7 +110,7 @@ def start_keras() -> str:
     with quiet_stderr():
         import keras
 
-        from cxr.parallel import join
+        from cxr.training.parallel import join
 
         devices = join()
         keras.ops.zeros(1)  # the first use of the device has its own lines to print
@@ -123,9 +123,9 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
 
     from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, choose_precision
     from cxr.network.start_weights import load_start_weights
-    from cxr.packing import in_float32
-    from cxr.parallel import is_first
-    from cxr.training import fit
+    from cxr.training.loop import fit
+    from cxr.training.parallel import is_first
+    from cxr.training.validation_fit import in_float32
 
     findings, precision = cached["train"].split.findings, choose_precision()
     keras.utils.set_random_seed(args.seed)
@@ -153,8 +153,8 @@ def save(
 ) -> ModelInfo:
     """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
     from cxr.network.model_file import save_model
-    from cxr.packing import describe_model, library_versions
-    from cxr.parallel import alone, is_first
+    from cxr.training.parallel import alone, is_first
+    from cxr.training.validation_fit import describe_model, library_versions
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
@@ -180,10 +180,10 @@ def evaluate_and_report(
     from cxr.evaluation import evaluate_test, summarise
     from cxr.gallery import make_gallery
     from cxr.network.model_file import save_model
-    from cxr.packing import describe_run
-    from cxr.parallel import alone, is_first
     from cxr.report import write_report
     from cxr.summary import describe_predictions, terminal_table
+    from cxr.training.parallel import alone, is_first
+    from cxr.training.validation_fit import describe_run
     from gradcam import heatmaps
 
     test = cached["test"]

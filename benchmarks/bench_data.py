@@ -27,14 +27,14 @@ import keras
 import numpy as np
 
 from benchmarks.classic_pipelines import flow_from_dataframe, tf_data
-from cxr import training
 from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.network.densenet import build_network
-from cxr.recipe import Recipe
-from cxr.stopping import StopRequest
+from cxr.training import loop
+from cxr.training.recipe import Recipe
+from cxr.training.stopping import StopRequest
 
 NIH_IMAGES, NIH_TRAIN_IMAGES = 112_120, 77_864
 FINDINGS = tuple(f"finding {k}" for k in range(14))
@@ -140,9 +140,9 @@ def bench_epochs(
     """
     recipe = Recipe(epochs=repeats + 2, batch_size=batches.batch_size)
     network = build_network(FINDINGS, batches.cached.image_size)
-    logits = training.layer_output(network, "logits")
-    run = training._Run(network, logits, batches, batches.cached, recipe, Path(), {}, [])
-    training._enter_phase(run)
+    logits = loop.layer_output(network, "logits")
+    run = loop._Run(network, logits, batches, batches.cached, recipe, Path(), {}, [])
+    loop._enter_phase(run)
     in_memory = [batches[index] for index in range(len(batches))]
 
     def train_on(pipeline: Iterable) -> None:
@@ -151,8 +151,8 @@ def bench_epochs(
 
     def own_epoch() -> None:
         run.saved_at = time.monotonic()  # no checkpoint on the way
-        training._train_epoch(run, StopRequest())
-        run.state = training.RunState(epoch=run.state.epoch + 1)
+        loop._train_epoch(run, StopRequest())
+        run.state = loop.RunState(epoch=run.state.epoch + 1)
 
     contestants = {"training steps alone, data in memory": lambda: train_on(in_memory), OURS: own_epoch}
     contestants |= {name: lambda make=make: train_on(make()) for name, make in pipelines.items() if name != OURS}

@@ -14,7 +14,7 @@ from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation, localise
 from cxr.metrics.per_finding import Evaluation, Predictions, evaluate
 from cxr.network.model_info import ModelInfo
-from cxr.training import layer_output, predict_split
+from cxr.training.loop import layer_output, predict_split
 
 BATCH_SIZE = 32
 

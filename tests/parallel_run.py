@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import main_train
-from cxr import checkpoint, history
+from cxr.training import checkpoint, history
 
 
 def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
@@ -19,7 +19,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     import cxr.data.batches
     import cxr.network.densenet
     import cxr.report
-    import cxr.training
+    import cxr.training.loop
 
     root, main_train.PROJECT_DIR = main_train.PROJECT_DIR, folder
     for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
@@ -27,7 +27,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     main_train.epoch_logger = lambda logs: lambda rows: history.write_history(rows, logs / "history.csv")
     cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
     cxr.report.write_report = lambda reports, *_: reports / "report.html"
-    cxr.training.CHECKPOINT_SECONDS = 0.0
+    cxr.training.loop.CHECKPOINT_SECONDS = 0.0
     get_batch = cxr.data.batches.RadiographBatches.__getitem__
 
     def get_slowly(self, index):
@@ -41,7 +41,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
         write_checkpoint(*args)
         print("checkpoint", flush=True)
 
-    cxr.training.write_checkpoint = write_and_tell
+    cxr.training.loop.write_checkpoint = write_and_tell
     return main_train.main(["--weights", "none", "--image-size", "32", "--batch-size", "4", *flags])
 
 

@@ -23,10 +23,10 @@ import pytest
 from small_network import build_small_network
 
 import main_train
-from cxr.arguments import parse_args
 from cxr.data.batches import RadiographBatches
 from cxr.network.model_file import load_model, read_model_info
 from cxr.system.atomic_files import training_lock
+from cxr.training.arguments import parse_args
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
@@ -91,7 +91,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     assert "epoch   3/3 (all)  loss " in output
     assert f"Saved {project}/model/chest_xray_densenet_model.h5" in output
     assert "25.png" not in output
-    for module, is_shown in (("matplotlib.font_manager", False), ("cxr.training", True)):
+    for module, is_shown in (("matplotlib.font_manager", False), ("cxr.training.loop", True)):
         logging.getLogger(module).info("a report of %s", module)
         assert (f"a report of {module}" in capsys.readouterr().out) is is_shown
     assert "35.png  [" in output  # the first test image, with the findings as the README shows them
@@ -184,7 +184,7 @@ def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
     project, without_report, monkeypatch, capsys
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("cxr.packing.describe_model", stop_here)
+        patch.setattr("cxr.training.validation_fit.describe_model", stop_here)
         assert run() == 130
     assert run("--batch-size", "6") == 2
     assert "batch_size: was 4, now 6" in capsys.readouterr().err
@@ -206,10 +206,10 @@ def fail_to_save(*args, **kwargs):
 @pytest.mark.parametrize(
     ("target", "fault", "exit_code", "message"),
     [
-        ("cxr.training.make_loss", diverge, 4, "Epoch 1, batch 1 of 6: the loss is nan"),
+        ("cxr.training.loop.make_loss", diverge, 4, "Epoch 1, batch 1 of 6: the loss is nan"),
         ("keras.Model.save", fail_to_save, 3, "No space left on device"),
-        ("cxr.checkpoint.replace_durably", fail_to_save, 3, "No space left on device"),
-        ("cxr.packing.describe_model", stop_here, 130, "Stopped."),
+        ("cxr.training.checkpoint.replace_durably", fail_to_save, 3, "No space left on device"),
+        ("cxr.training.validation_fit.describe_model", stop_here, 130, "Stopped."),
     ],
 )
 def test_T06_T08_T10_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
@@ -227,7 +227,7 @@ def test_T12_out_of_memory_names_a_smaller_batch(project, monkeypatch, capsys):
     def exhaust(*args):
         raise ResourceExhaustedError("OOM when allocating tensor")
 
-    monkeypatch.setattr("cxr.training._train_epoch", exhaust)
+    monkeypatch.setattr("cxr.training.loop._train_epoch", exhaust)
     assert run() == 3
     assert "Out of memory. Try --batch-size 2." in capsys.readouterr().err
 
@@ -236,7 +236,7 @@ def test_unknown_errors_keep_their_traceback(project, monkeypatch):
     def break_down(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cxr.training._train_epoch", break_down)
+    monkeypatch.setattr("cxr.training.loop._train_epoch", break_down)
     with pytest.raises(ZeroDivisionError):
         run()
 

@@ -34,13 +34,13 @@ from test_main_train import (
 from test_training import run_fit
 
 import main_train
-from cxr.checkpoint import read_checkpoint
 from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
 from cxr.inference.predictor import Predictor
 from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.network.model_file import load_model, read_model_info, save_model
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
+from cxr.training.checkpoint import read_checkpoint
 
 __all__ = ["project", "without_report"]  # fixtures
 
@@ -51,7 +51,7 @@ SCRIPT = """
     import time
     from pathlib import Path
     import keras
-    import cxr.evaluation, cxr.gallery, cxr.network.densenet, cxr.packing, cxr.report, cxr.summary, cxr.training, gradcam
+    import cxr.evaluation, cxr.gallery, cxr.network.densenet, cxr.training.validation_fit, cxr.report, cxr.summary, cxr.training.loop, gradcam
     import main_train
     from small_network import build_small_network
 
@@ -62,9 +62,9 @@ SCRIPT = """
         main_train.PROJECT_DIR = folder
         cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
         cxr.report.write_report = lambda folder, *_: folder / "report.html"
-        cxr.training.CHECKPOINT_SECONDS = 0.0
-        pause = cxr.training._pause
-        cxr.training._pause = lambda *arguments: (pause(*arguments), time.sleep(0.01))
+        cxr.training.loop.CHECKPOINT_SECONDS = 0.0
+        pause = cxr.training.loop._pause
+        cxr.training.loop._pause = lambda *arguments: (pause(*arguments), time.sleep(0.01))
         return main_train.main(list(arguments))
 """
 ARGUMENTS = ("--weights", "none", "--image-size", "32", "--batch-size", "4", "--learning-rate", "0.01")
@@ -122,7 +122,7 @@ def test_T01_twenty_kills_in_one_run_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "model_is_new"), [("cxr.history.replace_durably", False), ("cxr.report.write_report", True)]
+    ("target", "model_is_new"), [("cxr.training.history.replace_durably", False), ("cxr.report.write_report", True)]
 )
 def test_T06_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, monkeypatch, capsys, target, model_is_new):
     keep_old_model(project)

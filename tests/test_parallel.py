@@ -23,12 +23,19 @@ from test_dataset import count_decodings, image_dir, make_cached  # noqa: F401 -
 from test_main_train import make_data
 
 import main_train
-from cxr import parallel
 from cxr.data.batches import RadiographBatches
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.network.model_file import load_model
-from cxr.processes import ADDRESSES, NUM_PROCESSES, PROCESS_ID, ParallelError, configured_processes, is_lost_peer
+from cxr.training import parallel
+from cxr.training.processes import (
+    ADDRESSES,
+    NUM_PROCESSES,
+    PROCESS_ID,
+    ParallelError,
+    configured_processes,
+    is_lost_peer,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX (requirements-jax.txt)")

@@ -19,8 +19,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from small_network import build_small_network
 
-from cxr import training
-from cxr.checkpoint import (
+from cxr.data.batches import RadiographBatches
+from cxr.data.cache import CachedSplit
+from cxr.data.labels import Split
+from cxr.network.densenet import build_network
+from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.system.terminal import quiet_stderr
+from cxr.training import loop
+from cxr.training.checkpoint import (
     SLOTS,
     Checkpoint,
     CheckpointError,
@@ -29,17 +35,11 @@ from cxr.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from cxr.data.batches import RadiographBatches
-from cxr.data.cache import CachedSplit
-from cxr.data.labels import Split
-from cxr.history import epoch_line, epoch_logger
-from cxr.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
-from cxr.network.densenet import build_network
-from cxr.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at
-from cxr.stopping import DivergedError, Stopped, StopRequest
-from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
-from cxr.system.terminal import quiet_stderr
-from cxr.training import fit, predict_split
+from cxr.training.history import epoch_line, epoch_logger
+from cxr.training.loop import fit, predict_split
+from cxr.training.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
+from cxr.training.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at
+from cxr.training.stopping import DivergedError, Stopped, StopRequest
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 SIZE = 32
@@ -241,14 +241,14 @@ def test_T02_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeyp
     weights, history = run_fit(tmp_path / "whole")
     calls = []
 
-    def crash_at_12th(self, index, original=training.RadiographBatches.__getitem__):
+    def crash_at_12th(self, index, original=loop.RadiographBatches.__getitem__):
         calls.append(index)
         if len(calls) == 12:
             raise OSError("the disk is gone")
         return original(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.RadiographBatches, "__getitem__", crash_at_12th)
+        patch.setattr(loop.RadiographBatches, "__getitem__", crash_at_12th)
         with pytest.raises(OSError, match="the disk is gone"):
             run_fit(tmp_path / "crashed")
     resumed_weights, resumed_history = run_fit(tmp_path / "crashed", weights_seed=99)
@@ -260,7 +260,7 @@ def test_T02_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeyp
 def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkeypatch):
     recipe = Recipe(epochs=3, head_epochs=1, batch_size=4, learning_rate=0.01, seed=5)
     weights, history = run_fit(tmp_path / "whole", recipe)
-    train_epoch = training._train_epoch
+    train_epoch = loop._train_epoch
 
     def die_in_the_second_epoch(run, stop):
         if run.state.epoch == 1:
@@ -268,7 +268,7 @@ def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkey
         train_epoch(run, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_epoch", die_in_the_second_epoch)
+        patch.setattr(loop, "_train_epoch", die_in_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
             run_fit(tmp_path / "died", recipe)
     resumed_weights, resumed_history = run_fit(tmp_path / "died", recipe, weights_seed=99)
@@ -307,16 +307,16 @@ def test_finished_run_is_not_trained_again(tmp_path, caplog):
 
 
 def test_checkpoint_is_written_when_time_is_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     generations = []
-    monkeypatch.setattr(training, "write_checkpoint", lambda folder, one: generations.append(one.generation))
+    monkeypatch.setattr(loop, "write_checkpoint", lambda folder, one: generations.append(one.generation))
     run_fit(tmp_path)
     assert generations == list(range(1, 28))  # after each of 8 looks and at the end of each of 3 epochs
 
 
 def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_path, monkeypatch):
     scores = iter([0.9, 0.2, 0.3])
-    monkeypatch.setattr(training, "mean_auroc", lambda labels, logits: (next(scores), 2))
+    monkeypatch.setattr(loop, "mean_auroc", lambda labels, logits: (next(scores), 2))
     with pytest.raises(Stopped):
         run_fit(tmp_path, stop=StopAfter(8))  # at the first batch of the second epoch
     checkpoint = read_checkpoint(tmp_path)
@@ -328,7 +328,7 @@ def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(
 
 def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, monkeypatch):
     scores = iter([0.5, 0.7, 0.6, 0.6, 0.6, 0.6])
-    monkeypatch.setattr(training, "mean_auroc", lambda labels, logits: (next(scores), 2))
+    monkeypatch.setattr(loop, "mean_auroc", lambda labels, logits: (next(scores), 2))
     _, history = run_fit(tmp_path, Recipe(epochs=9, batch_size=4, patience=2))
     assert len(history) == 4
 
@@ -372,8 +372,8 @@ def test_T08_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monke
     labels = TRAIN.split.labels.copy()
     labels[bad_row, 0] = MARK
     train = CachedSplit(dataclasses.replace(TRAIN.split, labels=labels), TRAIN.model_inputs, "marked")
-    monkeypatch.setattr(training, "make_loss", poison(kind))
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint after every batch
+    monkeypatch.setattr(loop, "make_loss", poison(kind))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint after every batch
     message = rf"Epoch 1, batch 5 of 6: .* learning rate .* train{bad_row}.png \(row {bad_row + 1}\)"
     with pytest.raises(DivergedError, match=message):
         run_fit(tmp_path, train=train)
@@ -383,8 +383,8 @@ def test_T08_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monke
 
 
 def test_T08_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
-    real = training.predict_split
-    monkeypatch.setattr(training, "predict_split", lambda *args: real(*args) * NAN)
+    real = loop.predict_split
+    monkeypatch.setattr(loop, "predict_split", lambda *args: real(*args) * NAN)
     with pytest.raises(DivergedError, match="Epoch 1: validation logits or weights are not finite"):
         run_fit(tmp_path)
     assert read_checkpoint(tmp_path) is None
@@ -450,7 +450,7 @@ def test_T06_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
     def fail(temp, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxr.checkpoint.replace_durably", fail)
+    monkeypatch.setattr("cxr.training.checkpoint.replace_durably", fail)
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(tmp_path, make_checkpoint(3))
     assert read_checkpoint(tmp_path).generation == 2
@@ -510,7 +510,7 @@ def test_T10_T11_first_signal_is_noted_and_the_handlers_come_back(capsys):
 def test_T10_second_signal_ends_the_process_at_once():
     code = """
         import signal, time
-        from cxr.stopping import StopRequest
+        from cxr.training.stopping import StopRequest
         with StopRequest():
             signal.raise_signal(signal.SIGINT)
             print("first", flush=True)

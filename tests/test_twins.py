@@ -15,11 +15,11 @@ import test_training
 from PIL import Image, ImageFile
 from site_tools import quick_client
 
-from cxr import training
 from cxr.data import checks, labels
 from cxr.imaging.jpeg import JPEG_SIGNATURE
 from cxr.imaging.radiograph import decode_with_notices
 from cxr.system import atomic_files
+from cxr.training import loop
 
 
 @pytest.mark.parametrize("name", ["C06-long-row", "C06-short-row"])
@@ -88,7 +88,7 @@ def test_I38_twin_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog
 
 
 def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monkeypatch):
-    real = training._resume
+    real = loop._resume
 
     def forget(run):
         real(run)
@@ -96,7 +96,7 @@ def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monke
             for variable in run.logits.optimizer.variables:
                 variable.assign(np.zeros(variable.shape))
 
-    monkeypatch.setattr(training, "_resume", forget)
+    monkeypatch.setattr(loop, "_resume", forget)
     with pytest.raises(AssertionError):
         test_training.test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks=3)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.recipe import Recipe
 from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.training.recipe import Recipe
 
 SCALARS = ("loss", "val_loss", "val_mean_auroc", "learning_rate")  # what TensorBoard shows
 

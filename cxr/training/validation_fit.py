@@ -16,14 +16,14 @@ import numpy as np
 
 from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
-from cxr.history import History
 from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.report_page import RunRecord
-from cxr.training import layer_output, predict_split
+from cxr.training.history import History
+from cxr.training.loop import layer_output, predict_split
 
 MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the check of unlike pictures: two per feature
 BATCH_SIZE = 32

@@ -16,16 +16,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr import parallel
-from cxr.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
 from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import CachedSplit
-from cxr.losses import make_loss, positive_weights
 from cxr.metrics.calibration import binary_cross_entropy
 from cxr.metrics.ranking import mean_auroc
-from cxr.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
-from cxr.stopping import DivergedError, Stopped, StopRequest
 from cxr.system.progress import Progress
+from cxr.training import parallel
+from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
+from cxr.training.losses import make_loss, positive_weights
+from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
+from cxr.training.stopping import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 

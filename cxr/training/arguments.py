@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from cxr.recipe import RATE_FROM_NONE, RATE_PRETRAINED
+from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
 ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
 
