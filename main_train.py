@@ -177,11 +177,11 @@ def evaluate_and_report(
     boxes: Sequence[Box],
 ) -> None:
     """Evaluate the test split, write its numbers into the model file, and write and print the report."""
-    from cxr.evaluation import evaluate_test, summarise
-    from cxr.gallery import make_gallery
     from cxr.network.model_file import save_model
-    from cxr.report import write_report
-    from cxr.summary import describe_predictions, terminal_table
+    from cxr.report.gallery import make_gallery
+    from cxr.report.report_files import write_report
+    from cxr.report.summary import describe_predictions, terminal_table
+    from cxr.report.test_evaluation import evaluate_test, summarise
     from cxr.training.parallel import alone, is_first
     from cxr.training.validation_fit import describe_run
     from gradcam import heatmaps

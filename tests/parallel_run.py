@@ -18,7 +18,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
 
     import cxr.data.batches
     import cxr.network.densenet
-    import cxr.report
+    import cxr.report.report_files
     import cxr.training.loop
 
     root, main_train.PROJECT_DIR = main_train.PROJECT_DIR, folder
@@ -26,7 +26,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
         setattr(main_train, name, folder / getattr(main_train, name).relative_to(root))
     main_train.epoch_logger = lambda logs: lambda rows: history.write_history(rows, logs / "history.csv")
     cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
-    cxr.report.write_report = lambda reports, *_: reports / "report.html"
+    cxr.report.report_files.write_report = lambda reports, *_: reports / "report.html"
     cxr.training.loop.CHECKPOINT_SECONDS = 0.0
     get_batch = cxr.data.batches.RadiographBatches.__getitem__
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.gallery import choose_cases, make_gallery
 from cxr.metrics.per_finding import Predictions
+from cxr.report.gallery import choose_cases, make_gallery
 
 FINDINGS = ("Mass", "Pleural_Thickening")
 

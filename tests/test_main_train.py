@@ -76,7 +76,7 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture
 def without_report(monkeypatch):
     """Leave out the figures, which take longer than the training here."""
-    monkeypatch.setattr("cxr.report.write_report", lambda folder, *args: folder / "report.html")
+    monkeypatch.setattr("cxr.report.report_files.write_report", lambda folder, *args: folder / "report.html")
 
 
 def run(*arguments):

@@ -51,7 +51,7 @@ SCRIPT = """
     import time
     from pathlib import Path
     import keras
-    import cxr.evaluation, cxr.gallery, cxr.network.densenet, cxr.training.validation_fit, cxr.report, cxr.summary, cxr.training.loop, gradcam
+    import cxr.report.test_evaluation, cxr.report.gallery, cxr.network.densenet, cxr.training.validation_fit, cxr.report.report_files, cxr.report.summary, cxr.training.loop, gradcam
     import main_train
     from small_network import build_small_network
 
@@ -61,7 +61,7 @@ SCRIPT = """
             setattr(main_train, name, folder / getattr(main_train, name).relative_to(main_train.PROJECT_DIR))
         main_train.PROJECT_DIR = folder
         cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)
-        cxr.report.write_report = lambda folder, *_: folder / "report.html"
+        cxr.report.report_files.write_report = lambda folder, *_: folder / "report.html"
         cxr.training.loop.CHECKPOINT_SECONDS = 0.0
         pause = cxr.training.loop._pause
         cxr.training.loop._pause = lambda *arguments: (pause(*arguments), time.sleep(0.01))
@@ -122,7 +122,8 @@ def test_T01_twenty_kills_in_one_run_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "model_is_new"), [("cxr.training.history.replace_durably", False), ("cxr.report.write_report", True)]
+    ("target", "model_is_new"),
+    [("cxr.training.history.replace_durably", False), ("cxr.report.report_files.write_report", True)],
 )
 def test_T06_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, monkeypatch, capsys, target, model_is_new):
     keep_old_model(project)
@@ -146,7 +147,7 @@ def test_T09_images_that_break_during_training_do_not_matter_until_the_next_star
         return real(*arguments)
 
     monkeypatch.setattr(main_train, "train", break_images)
-    monkeypatch.setattr("cxr.gallery.make_gallery", lambda *_: [])
+    monkeypatch.setattr("cxr.report.gallery.make_gallery", lambda *_: [])
     assert run() == 0
     capsys.readouterr()
     assert run() == 2

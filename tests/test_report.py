@@ -14,15 +14,15 @@ import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from cxr import figures, finding_panels, report
 from cxr.data.boxes import Box
 from cxr.data.labels import Split
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import localise
 from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.metrics.ranking import Estimate
-from cxr.report import GalleryPicture, RunRecord, plain, write_report
-from cxr.summary import describe_predictions, interval, number, terminal_table
+from cxr.report import figures, finding_panels, report_files
+from cxr.report.report_files import GalleryPicture, RunRecord, plain, write_report
+from cxr.report.summary import describe_predictions, interval, number, terminal_table
 
 FINDINGS = ("Effusion", "Pleural_Thickening", "Hernia")
 HISTORY = {"loss": [0.6, 0.4], "val_loss": [0.7, float("nan")], "val_mean_auroc": [0.5, 0.75]}
@@ -262,7 +262,7 @@ def render(figure):
 
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_report_of_degenerate_input_is_whole(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FIGURE_DPI", 40)
+    monkeypatch.setattr(report_files, "FIGURE_DPI", 40)
     predictions = make_predictions(*DEGENERATE[case]())
     calibration = Calibration((1.0,) * 3, (0.0,) * 3)
     evaluation = evaluate(predictions, (0.5, 0.2, 0.9), calibration, num_resamples=5)
@@ -279,7 +279,7 @@ def test_report_of_degenerate_input_is_whole(case, tmp_path, monkeypatch):
 
 
 def test_report_without_splits_calibration_or_history_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "FIGURE_DPI", 40)
+    monkeypatch.setattr(report_files, "FIGURE_DPI", 40)
     predictions = realistic()
     evaluation = evaluate(predictions, (0.5,) * 3, num_resamples=5)
     text = write_report(tmp_path, evaluation, predictions, RunRecord("r", "now")).read_text(encoding="utf-8")

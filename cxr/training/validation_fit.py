@@ -21,7 +21,7 @@ from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
-from cxr.report_page import RunRecord
+from cxr.report.report_page import RunRecord
 from cxr.training.history import History
 from cxr.training.loop import layer_output, predict_split
 

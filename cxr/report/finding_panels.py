@@ -1,4 +1,4 @@
-"""Draw one small panel per finding: ROC, precision-recall, confusion matrices. The other figures are in cxr.figures.
+"""Draw one small panel per finding: ROC, precision-recall, confusion matrices. The other figures are in cxr.report.figures.
 
 A finding for which a curve is undefined keeps its panel, and the panel says so.
 """
@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxr.figure_style import (
+from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
+from cxr.report.figure_style import (
     BLUE,
     DARK_SHADE,
     GREEN,
@@ -25,7 +26,6 @@ from cxr.figure_style import (
     spaced,
     write_count,
 )
-from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 
 PANEL_COLUMNS = 5
 PANEL_HEIGHT = 2.25  # inches

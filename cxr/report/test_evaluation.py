@@ -9,11 +9,11 @@ import numpy as np
 
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
-from cxr.gallery import choose_cases
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation, localise
 from cxr.metrics.per_finding import Evaluation, Predictions, evaluate
 from cxr.network.model_info import ModelInfo
+from cxr.report.gallery import choose_cases
 from cxr.training.loop import layer_output, predict_split
 
 BATCH_SIZE = 32

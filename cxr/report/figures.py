@@ -1,7 +1,7 @@
 """Draw the report's figures from arrays and records: Seaborn and Matplotlib, colour-blind-safe, no shared state.
 
 Every function returns a matplotlib Figure of its own on the Agg canvas and never touches pyplot's shared state. The
-figures with one panel per finding are in cxr.finding_panels.
+figures with one panel per finding are in cxr.report.finding_panels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from cxr.figure_style import (
+from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
+from cxr.metrics.per_finding import Evaluation, Predictions
+from cxr.report.figure_style import (
     BLUE,
     DARK_SHADE,
     GREY,
@@ -26,8 +28,6 @@ from cxr.figure_style import (
     spaced,
     write_count,
 )
-from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
-from cxr.metrics.per_finding import Evaluation, Predictions
 
 RELIABILITY_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
 

@@ -17,9 +17,9 @@ from cxr.metrics.calibration import NUM_BINS
 from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
 from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
-from cxr.summary import interval, number
+from cxr.report.summary import interval, number
 
-TEMPLATE_DIR = Path(__file__).resolve().parent.parent / "templates"
+TEMPLATE_DIR = Path(__file__).resolve().parents[2] / "templates"
 GALLERY_SIDE = 480  # pixels of the longer side of a gallery picture inside the page
 GALLERY_QUALITY = 88  # JPEG
 BAR_WIDTH, BAR_HEIGHT = 150, 14  # of an interval drawn in a table, in SVG units

@@ -16,11 +16,11 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from cxr import figures, finding_panels
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Confusion, Evaluation, Predictions
-from cxr.report_page import GalleryPicture, RunRecord, render_page
+from cxr.report import figures, finding_panels
+from cxr.report.report_page import GalleryPicture, RunRecord, render_page
 
 FIGURE_DPI = 150
 

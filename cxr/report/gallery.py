@@ -8,7 +8,7 @@ import numpy as np
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import read_radiograph
 from cxr.metrics.per_finding import Predictions
-from cxr.report_page import GalleryPicture
+from cxr.report.report_page import GalleryPicture
 
 NUM_HITS, NUM_ERRORS = 6, 6
 
