@@ -23,21 +23,21 @@ from cxr.inference.backend import choose_inference_backend
 if __name__ == "__main__":
     choose_inference_backend()
 
-from cxr.answer import describe_model, legend, model_identity
-from cxr.decoder import Decoder
-from cxr.envelope import HEADERS, Envelope, static_path
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
-from cxr.model_slot import ModelSlot
 from cxr.network.model_info import DISCLAIMER
-from cxr.openapi import build_document
-from cxr.request_log import RequestRecord, set_up_logging
-from cxr.server import serve
-from cxr.service import Service
-from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
-from cxr.site_rules import LOCAL_HOSTS, host_is_trusted, sent_by_another_site, wants_json
-from cxr.uploads import Upload, clean_name, load_samples
+from cxr.site.answer import describe_model, legend, model_identity
+from cxr.site.decoding_pool import Decoder
+from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
+from cxr.site.limits import LOCAL_HOSTS, host_is_trusted, sent_by_another_site, wants_json
+from cxr.site.middleware import HEADERS, Envelope, static_path
+from cxr.site.model_slot import ModelSlot
+from cxr.site.openapi import build_document
+from cxr.site.request_log import RequestRecord, set_up_logging
+from cxr.site.server import serve
+from cxr.site.service import Service
+from cxr.site.uploads import Upload, clean_name, load_samples
 from gradcam import MODEL_PATH, explain
 
 

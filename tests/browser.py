@@ -14,10 +14,10 @@ from served_model import FINDINGS, served_model
 from werkzeug.serving import make_server
 
 import app as site
-from cxr.decoder import Decoder
 from cxr.heatmaps.overlay import encode_png
 from cxr.inference.predictor import Predictor
-from cxr.model_slot import ModelSlot
+from cxr.site.decoding_pool import Decoder
+from cxr.site.model_slot import ModelSlot
 
 EMPTY_FINDING = "Hernia"  # its map has no positive evidence in any picture
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

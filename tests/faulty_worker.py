@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cxr.decode_worker import main
 from cxr.imaging.radiograph import decode_with_notices
+from cxr.site.decode_worker import main
 
 
 def decode(data):

@@ -18,12 +18,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import app as site
-import cxr.server
-from cxr.decoder import Decoder
+import cxr.site.server
 from cxr.imaging.radiograph import to_model_input
-from cxr.model_slot import ModelSlot
 from cxr.network.model_info import ModelInfo
-from cxr.request_log import set_up_logging
+from cxr.site.decoding_pool import Decoder
+from cxr.site.model_slot import ModelSlot
+from cxr.site.request_log import set_up_logging
 
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
@@ -72,13 +72,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
     args = parser.parse_args()
-    cxr.server.READ_SECONDS = args.read_seconds
+    cxr.site.server.READ_SECONDS = args.read_seconds
     set_up_logging()
     listener = socket.create_server((args.host, args.port))
     decoder = Decoder()
     application = site.create_app(ready_slot(args.delay), decoder)
     address = f"http://{args.host}:{listener.getsockname()[1]}"
-    cxr.server.serve(
+    cxr.site.server.serve(
         application,
         listener,
         functools.partial(site.server_error_page, application),

@@ -19,7 +19,7 @@ import numpy as np
 from quick_site import ready_slot
 
 import app as site
-from cxr.decoder import Decoder
+from cxr.site.decoding_pool import Decoder
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

@@ -11,10 +11,10 @@ from quick_site import FINDINGS, StandIn, expected_probabilities
 from site_tools import FORM, ROOT, form, png, quick_client, running_site, upload
 
 import app as site
-from cxr.answer import describe_model
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.openapi import build_document
-from cxr.site_errors import ERRORS, code_of_status, problem
+from cxr.site.answer import describe_model
+from cxr.site.errors import ERRORS, code_of_status, problem
+from cxr.site.openapi import build_document
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

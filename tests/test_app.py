@@ -23,11 +23,11 @@ from site_tools import (
 
 import app as site
 import gradcam
-from cxr.answer import NO_HEATMAPS
-from cxr.envelope import HEADERS
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.model_slot import ModelSlot
-from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError
+from cxr.site.answer import NO_HEATMAPS
+from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError
+from cxr.site.middleware import HEADERS
+from cxr.site.model_slot import ModelSlot
 
 PAGES = ("/", "/predict", "/model", "/api", "/api/model", "/api/openapi.json", "/healthz", "/readyz")
 
@@ -353,11 +353,11 @@ def broken(*_arguments, **_more):
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        ("cxr.service.build_answer", "answer"),
-        ("cxr.service.draw_pictures", "draw"),
+        ("cxr.site.service.build_answer", "answer"),
+        ("cxr.site.service.draw_pictures", "draw"),
         ("gradcam.to_model_input", "preprocess"),
         ("quick_site.StandIn.predict", "model"),
-        ("cxr.decoder.Decoder.decode", "decode"),
+        ("cxr.site.decoding_pool.Decoder.decode", "decode"),
         ("app.render_template", "render"),
     ],
 )

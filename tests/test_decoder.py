@@ -14,10 +14,10 @@ from quick_site import ready_slot
 from site_tools import TESTS, png, quick_client, shared_decoder, upload
 
 import app as site
-from cxr.decoder import Decoder
 from cxr.imaging.limits import ImageError
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.site_errors import ERRORS, SiteError
+from cxr.site.decoding_pool import Decoder
+from cxr.site.errors import ERRORS, SiteError
 
 FAULTY = (sys.executable, str(TESTS / "faulty_worker.py"))
 
@@ -122,7 +122,9 @@ def test_I26_the_site_answers_a_broken_decoder_and_the_next_upload(faulty, caplo
 
 
 def test_the_child_is_a_fresh_interpreter_without_keras_and_with_bounds():
-    code = "import sys, cxr.decode_worker; sys.exit(any(m in sys.modules for m in ('keras', 'flask', 'tensorflow')))"
+    code = (
+        "import sys, cxr.site.decode_worker; sys.exit(any(m in sys.modules for m in ('keras', 'flask', 'tensorflow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, check=False).returncode == 0
     decoder = shared_decoder()
     decoder.decode(png())
@@ -142,9 +144,7 @@ def _read(child, name):
 
 
 def test_children_end_with_their_parent():
-    code = (
-        "import sys; from cxr.decoder import Decoder; d = Decoder(1); print(d._idle.queue[0]._process.pid, flush=True)"
-    )
+    code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); print(d._idle.queue[0]._process.pid, flush=True)"
     command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
     parent = subprocess.Popen(command, cwd=TESTS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())

@@ -36,8 +36,8 @@ def spool(tmp_path_factory):
 
 STAND_IN = """
 sys.path.append("tests")
-import quick_site, cxr.model_slot
-cxr.model_slot.ModelSlot.__init__.__kwdefaults__["load"] = lambda path, precision: quick_site.StandIn()
+import quick_site, cxr.site.model_slot
+cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__["load"] = lambda path, precision: quick_site.StandIn()
 """
 
 
@@ -307,9 +307,7 @@ def test_L10_sixteen_clients_never_get_anothers_answer(real_site):
 
 
 def test_L11_the_site_listens_before_the_model_is_there_and_says_so():
-    wait = (
-        "cxr.model_slot.ModelSlot.__init__.__kwdefaults__['load'] = lambda *_: (time.sleep(3), quick_site.StandIn())[1]"
-    )
+    wait = "cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__['load'] = lambda *_: (time.sleep(3), quick_site.StandIn())[1]"
     with start_stand_in("import time\n" + wait) as site:
         assert site.ask("GET", "/healthz")[0] == 200
         status, headers, body = site.ask("GET", "/readyz")

@@ -15,7 +15,7 @@ from served_model import FINDINGS
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import rank_findings
-from cxr.model_slot import ModelSlot
+from cxr.site.model_slot import ModelSlot
 from gradcam import explain
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from browser import WCAG, running_site, upload_of, watch
 
-from cxr.model_slot import ModelSlot
 from cxr.network.input_check import AspectStatistics
+from cxr.site.model_slot import ModelSlot
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ import pytest
 from quick_site import expected_probabilities
 from site_tools import FORM, ROOT, ask, ask_raw, form, noisy_png, png, running_site
 
-from cxr.envelope import HEADERS
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.site_errors import ERRORS, MAX_REQUEST_BYTES
+from cxr.site.errors import ERRORS, MAX_REQUEST_BYTES
+from cxr.site.middleware import HEADERS
 from gradcam import MODEL_PATH
 
 
@@ -325,7 +325,7 @@ def test_H23_no_temporary_folder_is_needed(tmp_path):
 
 def test_a_request_over_the_budget_of_memory_is_503():
     code = (
-        "import cxr.server, runpy, sys; cxr.server.MAX_HELD_BYTES = 300_000; sys.argv = ['quick_site.py'];"
+        "import cxr.site.server, runpy, sys; cxr.site.server.MAX_HELD_BYTES = 300_000; sys.argv = ['quick_site.py'];"
         "runpy.run_path('tests/quick_site.py', run_name='__main__')"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

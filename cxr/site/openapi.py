@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of the programming interface. Plain data: nothing is derived from it at run time."""
 
 from cxr.network.model_info import DISCLAIMER
-from cxr.site_errors import ERRORS, MAX_FILES, MAX_REQUEST_MIB
+from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_MIB
 
 VERSION = "1.0.0"
 NUMBER_OR_NULL = {"type": ["number", "null"]}

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr.answer import build_answer, draw_pictures
-from cxr.decoder import Decoder
 from cxr.imaging.limits import ImageError
 from cxr.inference.explanation import Explanation
-from cxr.model_slot import ModelSlot
-from cxr.request_log import FileRecord, RequestRecord
-from cxr.site_errors import SiteError, problem_of
-from cxr.uploads import Upload
+from cxr.site.answer import build_answer, draw_pictures
+from cxr.site.decoding_pool import Decoder
+from cxr.site.errors import SiteError, problem_of
+from cxr.site.model_slot import ModelSlot
+from cxr.site.request_log import FileRecord, RequestRecord
+from cxr.site.uploads import Upload
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor

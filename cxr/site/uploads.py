@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MAX_NAME = 60  # characters that a page shows of a file name
 # Radiographs of the shipped test split with one finding, or none: the model has not learned from them.
 SAMPLE_NAMES = (

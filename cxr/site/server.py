@@ -18,7 +18,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
-from cxr.site_errors import MAX_REQUEST_BYTES
+from cxr.site.errors import MAX_REQUEST_BYTES
 
 READ_SECONDS = 30.0  # from a request's first byte to its last
 DRAIN_SECONDS = 20.0  # after the first signal

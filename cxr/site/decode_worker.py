@@ -1,6 +1,6 @@
 """The child process that decodes: reads files from its standard input, writes radiographs to its standard output.
 
-    python -m cxr.decode_worker        # started by cxr.decoder, never by hand
+    python -m cxr.site.decode_worker        # started by cxr.site.decoding_pool, never by hand
 
 Knows the decoder and nothing else: no Keras, no model, no network, and a bounded address space. What breaks it costs
 one request. Each message is a length (8 bytes, big-endian) and that many bytes.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.network.model_info import ModelFileError
-from cxr.site_errors import SiteError
+from cxr.site.errors import SiteError
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor

@@ -18,17 +18,17 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from cxr.decode_worker import Decoded, read_message, write_message
 from cxr.imaging.limits import ERROR_STATUS, ImageError
-from cxr.site_errors import SiteError
+from cxr.site.decode_worker import Decoded, read_message, write_message
+from cxr.site.errors import SiteError
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-ROOT = Path(__file__).resolve().parent.parent
-COMMAND = (sys.executable, "-m", "cxr.decode_worker")
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = (sys.executable, "-m", "cxr.site.decode_worker")
 NUM_CHILDREN = 2
 DECODE_SECONDS = 5.0
 START_SECONDS = 60.0  # importing OpenCV and pydicom on a busy machine
