@@ -31,14 +31,13 @@ from cxr.site.answer import describe_model, legend, model_identity
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
 from cxr.site.limits import LOCAL_HOSTS, host_is_trusted, sent_by_another_site, wants_json
-from cxr.site.middleware import HEADERS, Envelope, static_path
+from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot
 from cxr.site.openapi import build_document
-from cxr.site.request_log import RequestRecord, set_up_logging
 from cxr.site.server import serve
 from cxr.site.service import Service
 from cxr.site.uploads import Upload, clean_name, load_samples
-from gradcam import MODEL_PATH, explain
+from gradcam import MODEL_PATH
 
 
 class InMemoryRequest(Request):
@@ -59,12 +58,9 @@ class Site(Flask):
         super().__init__(__name__)
         self.trusted_hosts = trusted_hosts
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
-        # The function is looked up at each call, so that a test can take its place.
-        self.service = Service(
-            model, decoder, lambda predictor, picture: explain(predictor, picture, maps_required=False)
-        )
+        self.service = Service(model, decoder)
         self.samples, self.legend = load_samples(), legend()
-        self.wsgi_app = Envelope(self.wsgi_app)
+        self.wsgi_app = Middleware(self.wsgi_app)
 
     def log_exception(self, exc_info: tuple) -> None:
         self.logger.error("Request %s failed", request.environ["cxr.record"].request_id, exc_info=exc_info)

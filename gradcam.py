@@ -1,14 +1,23 @@
-"""Grad-CAM heatmaps, their overlays, and the command line for them.
+"""Grad-CAM heatmaps and overlays: the functions that the scripts share, and the command line for them.
 
     python gradcam.py IMAGE.png                         # top 3 findings of one radiograph -> gradcam_out/
     python gradcam.py images/ --finding Effusion        # one finding, a whole folder (PNG, JPEG, DICOM)
     python gradcam.py "images/*.png" --panel            # one picture per radiograph: overlays and all probabilities
 
-Owns the method and its command line. The model is predictor's work; the geometry and colours of an overlay, overlay's.
+In Python:
+
+    from cxr.imaging.radiograph import read_radiograph
+    from cxr.inference.predictor import Predictor
+    from gradcam import MODEL_PATH, explain, overlay_heatmap
+    radiograph = read_radiograph("images/00000001_000.png")  # uint8 (height, width)
+    answer = explain(Predictor(MODEL_PATH), radiograph)  # probabilities, and heatmaps (findings, h, w)
+    picture = overlay_heatmap(radiograph, answer.heatmaps[0])  # uint8 (height, width, 3), RGB, of the first finding
+
+The formula is in cxr.heatmaps.gradcam, one radiograph's answer in cxr.inference.explanation, colours in
+cxr.heatmaps.overlay.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,88 +31,26 @@ if __name__ == "__main__":
     choose_inference_backend()
 
 from cxr.data.columns import name_key
+from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import encode_png, overlay_heatmap
-from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.imaging.radiograph import read_radiograph
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
-from cxr.network.input_check import layout_features, novelty
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.system.progress import Progress
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
 
+__all__ = ["MODEL_PATH", "explain", "heatmaps", "main", "overlay_heatmap"]
+
 MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
-
-logger = logging.getLogger(__name__)
 
 
 class FindingNameError(ValueError):
     """A finding that the model does not know."""
-
-
-def heatmaps(features: np.ndarray, head_kernel: np.ndarray) -> np.ndarray:
-    """Weight each feature map by its mean gradient (Grad-CAM, Selvaraju et al. 2017, eq. 1-2), for every finding.
-
-    Behind global average pooling and one dense layer, the gradient of logit k with respect to the feature maps A is
-    the constant W[:, k] / (h * w), so the method's weighted sum is one matrix product. The logit itself is the sum of
-    A @ W[:, k] / (h * w) over all cells, plus the bias: a cell of the map says how much it adds to the logit.
-
-    Args:
-        features: float (n, h, w, channels), the last activation of the backbone.
-        head_kernel: float (channels, findings), the weights of the dense layer.
-
-    Returns:
-        float32 (n, findings, h, w) >= 0; a map with no positive evidence is all zero. The peak of each map is its
-        maximum; nothing is stretched.
-
-    Raises:
-        ValueError: the shapes do not fit a head of pooling and one dense layer.
-    """
-    if features.ndim != 4 or head_kernel.ndim != 2 or features.shape[3] != head_kernel.shape[0]:
-        raise ValueError(
-            "Heatmaps need features (n, h, w, channels) and a head kernel (channels, findings). "
-            f"Received: features {features.shape}, head kernel {head_kernel.shape}."
-        )
-    height, width = features.shape[1:3]
-    evidence = features.astype(np.float32) @ head_kernel.astype(np.float32)  # (n, h, w, findings)
-    return np.maximum(evidence, 0).transpose(0, 3, 1, 2) / np.float32(height * width)
-
-
-def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bool = True) -> Explanation:
-    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps.
-
-    Args:
-        maps_required: raise where the heatmaps fail; else log it and answer without them.
-    """
-    model_input = to_model_input(radiograph, predictor.info.image_size)
-    probabilities, logits, features = predictor.predict(model_input[np.newaxis])
-    try:
-        maps = heatmaps(features, predictor.head_kernel)[0]
-    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError):  # all that NumPy raises
-        if maps_required:
-            raise
-        logger.exception("The heatmaps failed; the answer goes out without them.")
-        maps = None
-    unlike = measure_novelty(predictor.info, model_input[np.newaxis], features.mean(axis=(1, 2)))
-    return Explanation(probabilities[0], logits[0], maps, None if unlike is None else float(unlike[0]))
-
-
-def measure_novelty(info: ModelInfo, model_inputs: np.ndarray, pooled: np.ndarray) -> np.ndarray | None:
-    """Measure how unlike the training radiographs model inputs are, from them and their pooled features.
-
-    Args:
-        model_inputs: uint8 (n, size, size, 1).
-        pooled: float (n, channels).
-
-    Returns:
-        float32 (n,), above 1 where the answer should not be trusted; None where the model file holds no statistics.
-    """
-    aspects = [(info.feature_statistics, pooled), (info.layout_statistics, layout_features(model_inputs))]
-    known = [(statistics, rows) for statistics, rows in aspects if statistics is not None]
-    return novelty(known) if known else None
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -180,14 +180,13 @@ def evaluate_and_report(
     from cxr.network.model_file import save_model
     from cxr.report.gallery import make_gallery
     from cxr.report.report_files import write_report
+    from cxr.report.report_page import describe_run
     from cxr.report.summary import describe_predictions, terminal_table
     from cxr.report.test_evaluation import evaluate_test, summarise
     from cxr.training.parallel import alone, is_first
-    from cxr.training.validation_fit import describe_run
-    from gradcam import heatmaps
 
     test = cached["test"]
-    results = evaluate_test(network, info, test, boxes, heatmaps, args.seed)
+    results = evaluate_test(network, info, test, boxes, args.seed)
     if not is_first():  # its devices were needed for the predictions
         return
     with alone():

@@ -59,7 +59,9 @@ class RunningSite:
         """
         self.started = time.monotonic()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
-        code = "import sys; sys.path.insert(0, '.'); from cxr.inference.backend import choose_inference_backend as choose; choose()"
+        code = (
+            "import sys; sys.path.insert(0, '.'); from cxr.inference import backend; backend.choose_inference_backend()"
+        )
         code += f"\nimport app\n{before}\nsys.exit(app.main(sys.argv[1:]))"
         command = [sys.executable, "-c", code, "--port", "0", "--model-path", str(model_path), *arguments]
         self.process = subprocess.Popen(  # our own script

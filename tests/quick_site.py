@@ -22,8 +22,8 @@ import cxr.site.server
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.model_info import ModelInfo
 from cxr.site.decoding_pool import Decoder
+from cxr.site.middleware import set_up_logging
 from cxr.site.model_slot import ModelSlot
-from cxr.site.request_log import set_up_logging
 
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),

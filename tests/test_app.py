@@ -355,7 +355,7 @@ def broken(*_arguments, **_more):
     [
         ("cxr.site.service.build_answer", "answer"),
         ("cxr.site.service.draw_pictures", "draw"),
-        ("gradcam.to_model_input", "preprocess"),
+        ("cxr.inference.explanation.to_model_input", "preprocess"),
         ("quick_site.StandIn.predict", "model"),
         ("cxr.site.decoding_pool.Decoder.decode", "decode"),
         ("app.render_template", "render"),
@@ -393,7 +393,7 @@ def test_H19_a_fault_in_any_stage_is_a_page_without_details(client, monkeypatch,
 
 def test_H19_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch, caplog):
     expected = answers_of(upload(client, png()))[0]
-    monkeypatch.setattr(gradcam, "heatmaps", broken)
+    monkeypatch.setattr("cxr.inference.explanation.heatmaps", broken)
     page = upload(client, png())
     assert page.status_code == 200
     (answer,) = answers_of(page)

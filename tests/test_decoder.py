@@ -144,7 +144,8 @@ def _read(child, name):
 
 
 def test_children_end_with_their_parent():
-    code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); print(d._idle.queue[0]._process.pid, flush=True)"
+    code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); "
+    code += "print(d._idle.queue[0]._process.pid, flush=True)"
     command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
     parent = subprocess.Popen(command, cwd=TESTS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())

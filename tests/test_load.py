@@ -217,12 +217,12 @@ def test_L07_large_uploads_stay_in_bounded_memory_and_off_the_disk(site, spool):
 
 
 PLANTED = f"""
-kept, last, real = [], [None], app.explain
+kept, last, real = [], [None], cxr.site.service.explain
 def explain(predictor, picture, **options):  # keeps something of each request, and answers for the one before
     kept.append(b"x" * {LEAK_BYTES})
     last[0], before = picture, last[0]
     return real(predictor, picture if before is None else before, **options)
-app.explain = explain
+cxr.site.service.explain = explain
 """
 
 
@@ -307,7 +307,8 @@ def test_L10_sixteen_clients_never_get_anothers_answer(real_site):
 
 
 def test_L11_the_site_listens_before_the_model_is_there_and_says_so():
-    wait = "cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__['load'] = lambda *_: (time.sleep(3), quick_site.StandIn())[1]"
+    wait = "load = cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__\n"
+    wait += "load['load'] = lambda *_: (time.sleep(3), quick_site.StandIn())[1]"
     with start_stand_in("import time\n" + wait) as site:
         assert site.ask("GET", "/healthz")[0] == 200
         status, headers, body = site.ask("GET", "/readyz")

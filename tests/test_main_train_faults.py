@@ -51,7 +51,8 @@ SCRIPT = """
     import time
     from pathlib import Path
     import keras
-    import cxr.report.test_evaluation, cxr.report.gallery, cxr.network.densenet, cxr.training.validation_fit, cxr.report.report_files, cxr.report.summary, cxr.training.loop, gradcam
+    import cxr.network.densenet, cxr.training.loop, cxr.training.validation_fit, gradcam
+    import cxr.report.gallery, cxr.report.report_files, cxr.report.summary, cxr.report.test_evaluation
     import main_train
     from small_network import build_small_network
 

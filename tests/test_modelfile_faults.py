@@ -145,7 +145,7 @@ def test_M08_a_file_of_a_newer_keras_loads_or_names_both_versions(copy):
 
 def test_M11_only_keras_3_is_imported():
     """TF_USE_LEGACY_KERAS turns tensorflow.keras into Keras 2; only `keras` is imported here."""
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("cxr/*.py"), *ROOT.glob("tools/**/*.py")]:
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("cxr/**/*.py"), *ROOT.glob("tools/**/*.py")]:
         text = path.read_text(encoding="utf-8")
         assert "tensorflow.keras" not in text, path
         assert "tf.keras" not in text, path

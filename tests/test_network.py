@@ -303,9 +303,9 @@ def test_T15_imagenet_without_network_falls_back_and_says_so(
     monkeypatch.setattr(start_weights, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(start_weights.urllib.request, "urlopen", network_fault)
     start = time.monotonic()
-    start_weights = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
+    fallback = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "missing.h5")
     assert time.monotonic() - start < 3
-    assert start_weights == StartWeights(
+    assert fallback == StartWeights(
         "none (random; ImageNet weights could not be fetched)",
         pretrained=False,
         note=f"ImageNet weights could not be fetched ({reason}); starting from random weights instead.",
@@ -313,9 +313,9 @@ def test_T15_imagenet_without_network_falls_back_and_says_so(
 
     randomise(network, 10)
     save_start_weights(network, tmp_path / "start.h5", "synthetic radiographs")
-    start_weights = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "start.h5")
-    assert (start_weights.origin, start_weights.pretrained) == ("synthetic radiographs", True)
-    assert start_weights.note.endswith("start.h5 instead: synthetic radiographs.")
+    fallback = load_start_weights(other, FINDINGS, "imagenet", tmp_path / "start.h5")
+    assert (fallback.origin, fallback.pretrained) == ("synthetic radiographs", True)
+    assert fallback.note.endswith("start.h5 instead: synthetic radiographs.")
     assert_same_backbone(other, backbone_weights(network), rtol=2**-11)
 
 

@@ -1,4 +1,4 @@
-"""docs/RELIABILITY.md and the tests say the same: every fault has its proof, every proof its line."""
+"""docs/reliability.md and the tests say the same: every fault has its proof, every proof its line."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = (ROOT / "docs" / "RELIABILITY.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 NUM_ROWS = {"C": 25, "I": 39, "M": 13, "H": 23, "T": 21, "L": 12}
 IDS = re.compile(r"test_((?:[CIMHTL]\d\d_)+)")
 

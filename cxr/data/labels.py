@@ -1,7 +1,8 @@
 """Own the CSV schema: one file -> image names, patients and a 0/1 label matrix, with every problem recorded by line.
 
 A CSV has an image column, a patient column and one column per finding. Nothing is guessed: all cells are text until
-converted here, and columns are taken by name, never by position. What the three files say together is in `cxr.data.checks`.
+converted here, and columns are taken by name, never by position. What the three files say together is in
+`cxr.data.checks`.
 """
 
 import array

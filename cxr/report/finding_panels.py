@@ -1,4 +1,4 @@
-"""Draw one small panel per finding: ROC, precision-recall, confusion matrices. The other figures are in cxr.report.figures.
+"""Draw one small panel per finding: ROC, precision-recall, confusion matrices. Other figures are in cxr.report.figures.
 
 A finding for which a curve is undefined keeps its panel, and the panel says so.
 """

@@ -17,7 +17,9 @@ from cxr.metrics.calibration import NUM_BINS
 from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
 from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
+from cxr.network.model_info import ModelInfo
 from cxr.report.summary import interval, number
+from cxr.training.history import History
 
 TEMPLATE_DIR = Path(__file__).resolve().parents[2] / "templates"
 GALLERY_SIDE = 480  # pixels of the longer side of a gallery picture inside the page
@@ -60,6 +62,21 @@ class RunRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+
+
+def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[Split]) -> RunRecord:
+    """Collect what the report says of the run beside its numbers."""
+    settings = {key: value for key, value in info.settings.items() if key != "versions"}
+    rows = history.rows
+    return RunRecord(
+        name=name,
+        created=info.created,
+        history={key: [np.nan if row[key] is None else row[key] for row in rows] for key in rows[0]},
+        splits=splits,
+        settings={"image_size": info.image_size, **settings},
+        versions=info.settings["versions"],
+        note="Some patients are in more than one split, so that the scores are too good." if info.leakage else "",
+    )
 
 
 def render_page(

@@ -1,6 +1,6 @@
 """A trained network over the test split: predictions, numbers, localisation, and the cases for the report's gallery."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
+from cxr.heatmaps.gradcam import heatmaps
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation, localise
 from cxr.metrics.per_finding import Evaluation, Predictions, evaluate
@@ -42,7 +43,6 @@ def evaluate_test(
     info: ModelInfo,
     test: CachedSplit,
     boxes: Sequence[Box],
-    heatmaps: Callable[[np.ndarray, np.ndarray], np.ndarray],
     seed: int = 0,
 ) -> TestResults:
     """Predict and evaluate the test split; heatmaps only where a box or the gallery wants one.
@@ -50,7 +50,6 @@ def evaluate_test(
     Args:
         network: in float32, with the weights that `info` describes.
         boxes: of any images; those outside the split are only counted.
-        heatmaps: features (n, h, w, c) and head kernel (c, findings) -> (n, findings, h, w).
         seed: of the bootstrap and the random maps.
     """
     split = test.split

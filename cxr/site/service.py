@@ -1,19 +1,19 @@
 """Uploads to answers: who is let in, and what each file of a request is answered with. Knows nothing of HTTP."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr.imaging.limits import ImageError
-from cxr.inference.explanation import Explanation
+from cxr.inference.explanation import Explanation, explain
 from cxr.site.answer import build_answer, draw_pictures
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import SiteError, problem_of
+from cxr.site.middleware import FileRecord, RequestRecord
 from cxr.site.model_slot import ModelSlot
-from cxr.site.request_log import FileRecord, RequestRecord
 from cxr.site.uploads import Upload
 
 if TYPE_CHECKING:
@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 MAX_ADMITTED = 12  # requests that are worked on or wait for it; the server has threads to spare for all others
 
-Explain = Callable[["Predictor", np.ndarray], Explanation]
-
 
 class Service:
     """Answer requests with one model and one decoder; safe to call from many threads, and without memory of them."""
 
-    def __init__(self, model: ModelSlot, decoder: Decoder, explain: Explain) -> None:
+    def __init__(self, model: ModelSlot, decoder: Decoder) -> None:
         self.model = model
-        self._decoder, self._explain = decoder, explain
+        self._decoder = decoder
         self._places = threading.BoundedSemaphore(MAX_ADMITTED)
 
     @contextmanager
@@ -96,6 +94,6 @@ class Service:
             raise
         file.dims = radiograph.shape[1], radiograph.shape[0]
         with file.stage("model"):
-            explanation = self._explain(predictor, radiograph)
+            explanation = explain(predictor, radiograph, maps_required=False)
         answer = build_answer(predictor.info, explanation, size=radiograph.shape, file_type=file.type, notices=notices)
         return radiograph, explanation, {"file": upload.name} | answer

@@ -8,21 +8,17 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from cxr.data.cache import CachedSplit
-from cxr.data.labels import Split
 from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
-from cxr.report.report_page import RunRecord
-from cxr.training.history import History
 from cxr.training.loop import layer_output, predict_split
 
 MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the check of unlike pictures: two per feature
@@ -64,21 +60,6 @@ def in_float32(network: keras.Model, findings: tuple[str, ...], image_size: int)
     plain = build_network(findings, image_size)
     plain.set_weights(network.get_weights())
     return plain
-
-
-def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[Split]) -> RunRecord:
-    """Collect what the report says of the run beside its numbers."""
-    settings = {key: value for key, value in info.settings.items() if key != "versions"}
-    rows = history.rows
-    return RunRecord(
-        name=name,
-        created=info.created,
-        history={key: [np.nan if row[key] is None else row[key] for row in rows] for key in rows[0]},
-        splits=splits,
-        settings={"image_size": info.image_size, **settings},
-        versions=info.settings["versions"],
-        note="Some patients are in more than one split, so that the scores are too good." if info.leakage else "",
-    )
 
 
 def _fingerprint(cached: dict[str, CachedSplit]) -> str:
