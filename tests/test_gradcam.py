@@ -19,7 +19,7 @@ import gradcam
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY, overlay_heatmap, upsample_heatmap
 from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
-from cxr.imaging.radiograph import decode_radiograph, read_radiograph
+from cxr.imaging.radiograph import decode_radiograph, read_radiograph, to_model_input
 from cxr.network.input_check import AspectStatistics
 from cxr.network.model_file import load_model
 
@@ -96,7 +96,7 @@ def test_heatmaps_of_the_shipped_model_equal_automatic_differentiation():
     network, info = load_model(gradcam.MODEL_PATH)
     names = ("00000011_001.png", "00000026_000.png")
     radiographs = [read_radiograph(ROOT / "images" / name) for name in names]
-    inputs = np.stack([gradcam.to_model_input(one, info.image_size) for one in radiographs]).astype(np.float32)
+    inputs = np.stack([to_model_input(one, info.image_size) for one in radiographs]).astype(np.float32)
     features = np.asarray(keras.Model(network.input, network.get_layer("relu").output)(inputs))
     head = network.get_layer("logits")
     kernel, bias = head.get_weights()
@@ -177,7 +177,7 @@ def test_overlay_puts_the_heat_back_where_the_model_input_saw_it():
     """A bright square, shrunk by the project's resize and averaged into cells, must come back onto itself."""
     radiograph = np.zeros((900, 630), np.uint8)
     radiograph[300:429, 360:450] = 255  # cell (7/3, 4) to about (10/3, 5) of 7 x 7
-    model_input = gradcam.to_model_input(radiograph, 224)[..., 0]
+    model_input = to_model_input(radiograph, 224)[..., 0]
     cells = model_input.reshape(7, 32, 7, 32).mean(axis=(1, 3))
     heat = upsample_heatmap(cells, 900, 630).astype(float)
     rows, columns = np.indices(heat.shape)
