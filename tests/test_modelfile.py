@@ -225,6 +225,31 @@ def raise_schema(file):
 def drop_info(file):
     del file.attrs[INFO_ATTRIBUTE]
 
+def heap_objects(content):
+    """Yield where the size of each object of the file's heaps stands, by a plain walk over an intact file."""
+    start = content.find(b"GCOL")
+    while start >= 0:
+        end, position = start + int.from_bytes(content[start + 8 : start + 16], "little"), start + 16
+        while position + 16 <= end:
+            yield position + 8
+            size = int.from_bytes(content[position + 8 : position + 16], "little")
+            position += size if content[position : position + 2] == b"\0\0" else 16 + (size + 7) // 8 * 8
+        start = content.find(b"GCOL", start + 4)
+
+
+def test_M80_sizes_that_would_keep_hdf5_busy_for_ever_are_refused(saved, tmp_path):
+    """HDF5 adds these sizes up without a check; a large one turns its walk back to the objects that it has seen."""
+    content = saved.read_bytes()
+    places = list(heap_objects(content))
+    assert len(places) > 4
+    for place in places:
+        for size in (2**64 - 16, 2**63, 2**40):
+            damaged = content[:place] + size.to_bytes(8, "little") + content[place + 8 :]
+            (tmp_path / "endless.h5").write_bytes(damaged)
+            with pytest.raises(ModelFileError, match="does not add up"):
+                read_model_info(tmp_path / "endless.h5")
+
+
 
 def change_layer(name, class_name=None, **changes):
     def change(file):
