@@ -27,6 +27,7 @@ from cxr.data.batches import RadiographBatches
 from cxr.network.model_file import load_model, read_model_info
 from cxr.system.atomic_files import training_lock
 from cxr.training.arguments import parse_args
+from cxr.training.validation_fit import draw_self_check_picture
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
@@ -107,8 +108,10 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     np.testing.assert_allclose(
         model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
     )
-    assert info.feature_statistics.mean.shape == (8,)
-    assert info.layout_statistics.mean.shape == (64,)
+    (source,) = info.sources
+    assert (source.name, source.num_images, source.num_patients) == ("", 24, 24)
+    assert (source.features.mean.shape, source.layout.mean.shape) == ((8,), (64,))
+    np.testing.assert_array_equal(info.golden.model_input, draw_self_check_picture(32))
 
     (report,) = (project / "reports").iterdir()
     metrics = json.loads((report / "metrics.json").read_text())
