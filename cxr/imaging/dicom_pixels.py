@@ -1,50 +1,67 @@
 """DICOM pixel data: the stored samples of one grey picture, native or compressed.
 
-Compressed data is decoded by pydicom with one fixed plugin per kind, so that every machine gives the same samples.
-What a codestream declares must agree with the header before a decoder sees it: decoders allocate by the codestream.
-Source: DICOM PS3.5 sections 8.1 and 8.2, Annex A.4 and Annex G (RLE); ITU-T T.800 Annex A (JPEG 2000).
+Compressed data is decoded by one fixed decoder per kind, so that every machine gives the same samples: 8-bit JPEG as
+JPEG files are, the rest by a plugin of pydicom. What a codestream declares must agree with the header before a decoder
+sees it: decoders allocate by the codestream. Damage that a decoder would pass over is looked for here.
+Source: DICOM PS3.5 sections 8.1 and 8.2, Annex A.4 and Annex G (RLE); ITU-T T.800 Annexes A and B (JPEG 2000).
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
 from cxr.imaging.dicom_header import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PixelHeader, attempt, header_fault, raw_value
-from cxr.imaging.jpeg import BASELINE, EXTENDED, JPEG_LS, LOSSLESS, inspect_jpeg
+from cxr.imaging.jpeg import BASELINE, EXTENDED, JPEG_LS, LOSSLESS, JpegFile, decode_scans, inspect_jpeg
 from cxr.imaging.limits import ImageError
 
 
 @dataclass(frozen=True)
 class Compression:
-    """A kind of compression: its name for users, pydicom's plugin for it, the JPEG frames it may consist of."""
+    """A kind of compression.
+
+    Attributes:
+        name: for users.
+        plugin: of pydicom; "" where none is needed.
+        frames: start-of-frame markers of the JPEG streams that it may consist of.
+        lossy: whether decoded samples may overshoot the range of the original.
+    """
 
     name: str
     plugin: str
     frames: tuple[int, ...] = ()
+    lossy: bool = False
 
 
 RLE = Compression("RLE", "pydicom")
 JPEG_2000 = Compression("JPEG 2000", "pylibjpeg")
+JPEG_2000_LOSSY = Compression("JPEG 2000", "pylibjpeg", lossy=True)
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE)
 COMPRESSIONS = {  # transfer syntax UID -> compression
     "1.2.840.10008.1.2.5": RLE,
-    "1.2.840.10008.1.2.4.50": Compression("JPEG baseline", "pillow", (BASELINE,)),
-    "1.2.840.10008.1.2.4.51": Compression("JPEG extended", "pillow", (BASELINE, EXTENDED)),
+    "1.2.840.10008.1.2.4.50": Compression("JPEG baseline", "", (BASELINE,), lossy=True),
+    "1.2.840.10008.1.2.4.51": Compression("JPEG extended", "", (BASELINE, EXTENDED), lossy=True),
     "1.2.840.10008.1.2.4.57": Compression("JPEG lossless", "pylibjpeg", (LOSSLESS,)),
     "1.2.840.10008.1.2.4.70": Compression("JPEG lossless", "pylibjpeg", (LOSSLESS,)),
     "1.2.840.10008.1.2.4.80": Compression("JPEG-LS", "pyjpegls", (JPEG_LS,)),
-    "1.2.840.10008.1.2.4.81": Compression("JPEG-LS", "pyjpegls", (JPEG_LS,)),
+    "1.2.840.10008.1.2.4.81": Compression("JPEG-LS", "pyjpegls", (JPEG_LS,), lossy=True),
     "1.2.840.10008.1.2.4.90": JPEG_2000,
-    "1.2.840.10008.1.2.4.91": JPEG_2000,
+    "1.2.840.10008.1.2.4.91": JPEG_2000_LOSSY,
 }
-EXTENDED_12_BIT = Compression("12-bit JPEG extended", "pylibjpeg", (EXTENDED,))  # beyond Pillow
+EXTENDED_12_BIT = Compression("12-bit JPEG extended", "pylibjpeg", (EXTENDED,), lossy=True)
 
 OVERLAY_BIT_POSITION = 0x60000102  # present where an overlay is kept in unused bits of the samples
+MAX_OVERSHOOT = 0.01  # share of samples that a lossy codec may leave outside of Bits Stored
 MAX_J2K_TILES = 65_535  # ITU-T T.800, A.4.2
+J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF90, 0xFF93, 0xFFD9  # markers SOT, SOD and EOC
+# Coded data never holds these pairs of bytes (T.800 B.10.1 and D.4.1); SOP and EPH, FF91 and FF92, may stand between.
+J2K_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
+# Put behind the coded data: a decoder that has all of it never gets here, one that runs out of it does.
+JPEG_FILLER = b"\x55" * 64
 ENCAPSULATION_MARGIN = 2  # bytes: each item is padded to an even length
 
 
@@ -68,12 +85,28 @@ def read_samples(dataset: Dataset, header: PixelHeader, syntax: str) -> np.ndarr
     pixel_data = raw_value(dataset, "PixelData")
     if not isinstance(pixel_data, bytes):
         raise header_fault("Pixel Data is malformed")
+    overlays_inside = OVERLAY_BIT_POSITION in dataset
     if syntax in NATIVE:
-        return _native_samples(pixel_data, header, overlays_inside=OVERLAY_BIT_POSITION in dataset)
+        return _native_samples(pixel_data, header, overlays_inside)
     frame = attempt(get_frame, pixel_data, 0, number_of_frames=1)
     if not frame:
         raise _damaged()
-    plugin = _check_codestream(frame, header, syntax)
+    compression = COMPRESSIONS[syntax]
+    if compression.frames:
+        decoded = _jpeg_samples(frame, header, syntax, compression)
+    else:
+        if compression is RLE:
+            _check_rle(frame, header)
+        else:
+            _check_jpeg_2000(frame, header)
+        decoded = _by_plugin(pixel_data, header, syntax, compression.plugin)
+    if decoded is None or decoded.shape != (header.rows, header.columns):
+        raise _damaged()
+    return _within_bits_stored(decoded, header, overlays_inside, MAX_OVERSHOOT if compression.lossy else 0.0)
+
+
+def _by_plugin(pixel_data: bytes, header: PixelHeader, syntax: str, plugin: str) -> np.ndarray | None:
+    """Decode an encapsulated frame with one of pydicom's plugins; None where that fails."""
     decoded = attempt(
         get_decoder(syntax).as_array,
         pixel_data,
@@ -90,56 +123,86 @@ def read_samples(dataset: Dataset, header: PixelHeader, syntax: str) -> np.ndarr
         photometric_interpretation="MONOCHROME2",
         pixel_keyword="PixelData",
     )
-    if decoded is None or decoded[0].shape != (header.rows, header.columns):
-        raise _damaged()
-    return np.clip(decoded[0], header.lowest, header.highest)
+    return None if decoded is None else decoded[0]
+
+
+def _within_bits_stored(
+    samples: np.ndarray, header: PixelHeader, overlays_inside: bool, overshoot: float = 0.0
+) -> np.ndarray:
+    """Bring samples between header.lowest and header.highest; an error where neither overlay nor codec explains them.
+
+    Args:
+        overshoot: share of the samples that may lie outside.
+    """
+    if samples.max() <= header.highest and (not header.signed or samples.min() >= header.lowest):
+        return samples
+    if overlays_inside and not header.signed:
+        return samples & header.highest
+    outside = np.count_nonzero((samples > header.highest) | (samples < header.lowest))
+    if outside > overshoot * samples.size:
+        raise header_fault("its pixels need more bits than Bits Stored")
+    return np.clip(samples, header.lowest, header.highest)
 
 
 def _native_samples(pixel_data: bytes, header: PixelHeader, overlays_inside: bool) -> np.ndarray:
     """Cut Bits Stored out of each word; samples beyond them are an error where no overlay explains them."""
-    num_samples = header.rows * header.columns
-    if len(pixel_data) < num_samples * header.bits_allocated // 8:
+    num_samples, sample_bytes = header.rows * header.columns, header.bits_allocated // 8
+    excess = len(pixel_data) - num_samples * sample_bytes
+    if excess < 0:
         raise ImageError("damaged", "This DICOM file is cut short: its pixels are not all there. Copy it again.")
-    words = np.frombuffer(pixel_data, f"<u{header.bits_allocated // 8}", num_samples).reshape(
-        header.rows, header.columns
-    )
+    if excess >= min(header.rows, header.columns) * sample_bytes:  # what a row or a column too few leaves over
+        raise header_fault("Pixel Data is longer than Rows, Columns and Bits Allocated say")
+    words = np.frombuffer(pixel_data, f"<u{sample_bytes}", num_samples).reshape(header.rows, header.columns)
     below = header.high_bit + 1 - header.bits_stored
     above = header.bits_allocated - header.high_bit - 1
     if header.signed:
-        return (words << above).view(f"<i{header.bits_allocated // 8}") >> (above + below)
-    samples = words >> below
-    if samples.max() > header.highest:
-        if not overlays_inside:
-            raise header_fault("its pixels need more bits than Bits Stored")
-        samples = samples & header.highest
-    return samples
+        return (words << above).view(f"<i{sample_bytes}") >> (above + below)
+    return _within_bits_stored(words >> below, header, overlays_inside)
 
 
-def _check_codestream(frame: bytes, header: PixelHeader, syntax: str) -> str:
-    """Compare what a compressed picture declares with the header; return the plugin that decodes it."""
-    compression = COMPRESSIONS[syntax]
-    if compression is RLE:
-        _check_rle(frame, header)
-    elif compression is JPEG_2000:
-        _check_jpeg_2000(frame, header)
-    else:
-        jpeg = inspect_jpeg(frame)
-        declared = (jpeg.height, jpeg.width, jpeg.components)
-        if declared != (header.rows, header.columns, 1) or jpeg.frame not in compression.frames:
-            raise header_fault("it and the compressed picture disagree")
-        if jpeg.precision > header.bits_allocated:
-            raise header_fault("it and the compressed picture disagree")
-        if jpeg.precision > 8 and compression.plugin == "pillow":
-            compression = EXTENDED_12_BIT
-            _check_plugin(syntax, compression)
-    return compression.plugin
+def _jpeg_samples(frame: bytes, header: PixelHeader, syntax: str, compression: Compression) -> np.ndarray | None:
+    """Decode a JPEG or JPEG-LS stream that agrees with the header; None where its pixels are incomplete or wrong."""
+    jpeg = inspect_jpeg(frame)
+    if jpeg.frame not in compression.frames:
+        raise _disagreement()
+    _compare(header, (jpeg.height, jpeg.width), jpeg.components, jpeg.precision)
+    if jpeg.frame in (BASELINE, EXTENDED):
+        if jpeg.precision == 8:
+            return decode_scans(jpeg)
+        compression = EXTENDED_12_BIT
+        _check_plugin(syntax, compression)
+    decoded = _by_plugin(encapsulate([frame]), header, syntax, compression.plugin)
+    if decoded is None or jpeg.frame == JPEG_LS:  # whose decoder asks for all of the data and no more
+        return decoded
+    return decoded if _is_complete(jpeg, decoded, header, syntax, compression.plugin) else None
+
+
+def _is_complete(jpeg: JpegFile, decoded: np.ndarray, header: PixelHeader, syntax: str, plugin: str) -> bool:
+    """Say whether a JPEG decoder that makes up what is missing had all of the coded data."""
+    filled = jpeg.essential[:-2] + JPEG_FILLER + jpeg.essential[-2:]
+    again = _by_plugin(encapsulate([filled]), header, syntax, plugin)
+    return again is not None and np.array_equal(again, decoded)
+
+
+def _compare(
+    header: PixelHeader, shape: tuple[int, int], components: int, precision: int, signed: bool | None = None
+) -> None:
+    """Compare what a codestream declares, rows and columns in `shape`, with the header; `signed` where it says so."""
+    same = shape == (header.rows, header.columns) and components == 1 and signed in (None, header.signed)
+    # More than Bits Stored is usual (an encoder that kept the whole word), less cannot hold the samples.
+    if not same or not header.bits_stored <= precision <= header.bits_allocated:
+        raise _disagreement()
+
+
+def _disagreement() -> ImageError:
+    return header_fault("it and the compressed picture disagree")
 
 
 def _check_rle(frame: bytes, header: PixelHeader) -> None:
     """Add up what the RLE segments expand to (PS3.5 G.3), so that nothing expands without bound."""
     num_segments = header.bits_allocated // 8
     if len(frame) < 64 or struct.unpack_from("<I", frame)[0] != num_segments:
-        raise header_fault("it and the compressed picture disagree")
+        raise _disagreement()
     offsets = struct.unpack_from(f"<{num_segments}I", frame, 4)
     expected = header.rows * header.columns
     for start, end in zip(offsets, (*offsets[1:], len(frame)), strict=True):
@@ -158,27 +221,44 @@ def _check_rle(frame: bytes, header: PixelHeader) -> None:
 
 
 def _check_jpeg_2000(frame: bytes, header: PixelHeader) -> None:
-    """Compare the SIZ marker of a JPEG 2000 codestream (T.800 A.5.1) with the header, and ask for its end marker."""
-    if len(frame) < 45 or not frame.startswith(b"\xff\x4f\xff\x51") or not frame.rstrip(b"\x00").endswith(b"\xff\xd9"):
+    """Compare the SIZ marker of a JPEG 2000 codestream (T.800 A.5.1) with the header, and look at its tile-parts."""
+    if len(frame) < 47 or not frame.startswith(b"\xff\x4f\xff\x51"):
         raise _damaged()
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">8I", frame, 8)
-    components, depth = struct.unpack_from(">HB", frame, 40)
-    precision = (depth & 0x7F) + 1
-    if (bottom - top, right - left, components) != (
-        header.rows,
-        header.columns,
-        1,
-    ) or precision > header.bits_allocated:
-        raise header_fault("it and the compressed picture disagree")
-    if not tile_width or not tile_height:
+    components, depth, step_x, step_y = struct.unpack_from(">HBBB", frame, 40)
+    _compare(header, (bottom - top, right - left), components, (depth & 0x7F) + 1, signed=bool(depth & 0x80))
+    if not tile_width or not tile_height or (step_x, step_y) != (1, 1):
         raise _damaged()
     tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
-    if tiles > MAX_J2K_TILES:
+    if tiles > MAX_J2K_TILES or not _tile_parts_fit(frame.rstrip(b"\x00")):
         raise _damaged()
+
+
+def _tile_parts_fit(frame: bytes) -> bool:
+    """Walk the tile-parts of a JPEG 2000 codestream (T.800 A.4): they fill it, and hold nothing that no encoder writes.
+
+    The arithmetic code has no checksum and decodes whatever it gets, so what is not seen here is not seen at all.
+    """
+    position, tile_end, num_parts = 2, 0, 0
+    while position + 4 <= len(frame):
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if marker == J2K_TILE_PART:
+            if tile_end or length != 10 or position + 12 > len(frame):
+                return False
+            part_length = struct.unpack_from(">I", frame, position + 6)[0]
+            tile_end = position + part_length if part_length else len(frame) - 2
+        elif marker == J2K_DATA:
+            start = position + 2
+            if not start <= tile_end <= len(frame) - 2 or J2K_IMPOSSIBLE.search(frame, start, tile_end):
+                return False
+            position, tile_end, num_parts = tile_end, 0, num_parts + 1
+            continue
+        position += 2 + length
+    return num_parts > 0 and not tile_end and frame[position:] == struct.pack(">H", J2K_END)
 
 
 def _check_plugin(syntax: str, compression: Compression) -> None:
-    if compression.plugin not in get_decoder(syntax).available_plugins:
+    if compression.plugin and compression.plugin not in get_decoder(syntax).available_plugins:
         message = f"This DICOM file is compressed with {compression.name}, which is not supported here."
         raise ImageError("dicom_compression", f"{message} Export it uncompressed or as JPEG 2000.")
 
