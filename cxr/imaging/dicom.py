@@ -8,7 +8,9 @@ Source: DICOM PS3.3 C.7.3.1 (modality), C.7.6.1 (orientation), C.8.7.10 and C.8.
 
 import io
 import logging
+import re
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pydicom
@@ -20,6 +22,7 @@ from cxr.imaging.dicom_header import (
     attempt,
     is_dicom,
     missing_start,
+    raw_value,
     read_pixel_header,
     read_transfer_syntax,
     start_of_file,
@@ -28,15 +31,32 @@ from cxr.imaging.dicom_header import (
 from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
 from cxr.imaging.dicom_walk import needed_elements
 from cxr.imaging.limits import ImageError
+from cxr.imaging.orientation import dicom_turn, stated_directions
 
 __all__ = ["decode_dicom", "is_dicom"]
 
 RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
 CHEST = ("CHEST", "THORAX")
-LATERAL_VIEWS = ("LATERAL", "LAT", "LL", "RL", "LLAT", "RLAT")
+# Words of View Position and of a view's code. What is in none of the three is a view that nothing is known of.
+FRONTAL_WORDS = frozenset(
+    ("AP", "PA", "FRONTAL", "ANTERO", "POSTERO", "ANTEROPOSTERIOR", "POSTEROANTERIOR", "POSTERIOR", "ANTERIOR")
+)
+LATERAL_WORDS = frozenset(("LATERAL", "LAT", "LL", "RL", "LLAT", "RLAT"))
+NEUTRAL_WORDS = frozenset(
+    (
+        *("ERECT", "UPRIGHT", "STANDING", "SITTING", "SEMI", "SEMIERECT", "SUPINE", "RECUMBENT", "BED", "BEDSIDE"),
+        *("PORTABLE", "MOBILE", "CHEST", "THORAX", "VIEW", "PROJECTION", "RADIOGRAPHIC", "INSPIRATION", "EXPIRATION"),
+        *("OTHER", "UNKNOWN", "NONE", "N", "A", "NA"),
+    )
+)
+# CID 4010 (DX view): postero-anterior, antero-posterior and frontal; SNOMED CT and the older SNOMED RT.
+FRONTAL_CODES = {"272479007", "399348003", "399033003", "R-40888", "R-10214", "R-10206", "R-10202"}
+LATERAL_VIEW = "The file is marked as a lateral view; frontal views (PA or AP) are expected."
+OTHER_VIEW = "The file is marked as a view that is not known to be frontal (PA or AP), such as oblique or decubitus."
 
 NEEDED = (
-    *("Modality", "BodyPartExamined", "ViewPosition", "PatientOrientation", "BurnedInAnnotation"),
+    *("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "BurnedInAnnotation"),
+    *("PatientOrientation", "ImageOrientationPatient", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
     *("PresentationIntentType", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -64,21 +84,21 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, list[str]]:
     header = read_pixel_header(dataset)
     samples = read_samples(dataset, header, syntax)
     radiograph, notices = to_grey(samples, dataset, header)
-    return radiograph, [*_describe(dataset), *notices]
+    turn, turn_notices = dicom_turn(dataset)
+    return turn.apply(radiograph), [*_describe(dataset), *turn_notices, *notices]
 
 
 def _describe(dataset: Dataset) -> list[str]:
     """Return notices on what the header says about the examination, without repeating any of it."""
     body_part = text(dataset, "BodyPartExamined")
-    orientation = text(dataset, "PatientOrientation")  # of the rows: from front to back, or back to front, is lateral
-    lateral = text(dataset, "ViewPosition") in LATERAL_VIEWS or orientation[:1] in ("A", "P")
+    view = _view_notice(dataset)
     checks = [
         (text(dataset, "Modality") not in RADIOGRAPHY, "The file is not marked as a radiograph (CR, DX, DR or RG)."),
         (
             body_part and not body_part.startswith(CHEST),
             "The file is marked as another part of the body than the chest.",
         ),
-        (lateral, "The file is marked as a lateral view; frontal views (PA or AP) are expected."),
+        (view, view),
         (
             text(dataset, "PresentationIntentType") == "FOR PROCESSING",
             "The file is marked as raw detector data, which looks different from a picture for reading.",
@@ -89,6 +109,34 @@ def _describe(dataset: Dataset) -> list[str]:
         ),
     ]
     return [notice for applies, notice in checks if applies]
+
+
+def _view_notice(dataset: Dataset) -> str:
+    """Return LATERAL_VIEW or OTHER_VIEW where View Position, View Code or Patient Orientation says so, else ""."""
+    words = _words(text(dataset, "ViewPosition"))
+    items = [*_items(dataset, "ViewCodeSequence")]
+    items += [modifier for item in items for modifier in _items(item, "ViewModifierCodeSequence")]
+    for item in items:
+        code = text(item, "CodeValue")
+        if code not in FRONTAL_CODES:
+            words |= _words(text(item, "CodeMeaning")) or {code}
+    # Rows or columns that run from front to back, or from back to front, are those of a lateral view.
+    letters = {letter for directions in stated_directions(dataset)[0] for letter in directions}
+    if words & LATERAL_WORDS or letters & {"A", "P"}:
+        return LATERAL_VIEW
+    return OTHER_VIEW if words - FRONTAL_WORDS - NEUTRAL_WORDS - {""} else ""
+
+
+def _words(value: str) -> set[str]:
+    return set(re.findall("[A-Z]+", value))
+
+
+def _items(dataset: Dataset, keyword: str) -> Iterable[Dataset]:
+    """Return the items of a sequence; none where there is no usable one."""
+    if raw_value(dataset, keyword) is None:
+        return ()
+    items = attempt(lambda: list(dataset[tag_for_keyword(keyword)].value)) or ()
+    return [item for item in items if isinstance(item, Dataset)]
 
 
 def _silence_pydicom() -> None:

@@ -71,6 +71,13 @@ def missing_start(data: bytes) -> bytes | None:
     return None
 
 
+def is_directory(start: bytes) -> bool:
+    """Say whether these first bytes of a DICOM file are those of a DICOMDIR, a list of files."""
+    position = len(PREAMBLE) if start[128:132] == b"DICM" else 0
+    values = _first_values(start, position, group=2, explicit=True)[0]
+    return _uid(values.get(0x00020002, b"")) == DIRECTORY_CLASS
+
+
 def read_transfer_syntax(data: bytes) -> tuple[str, int]:
     """Read group 2 alone: nothing is inflated, nothing after it is read.
 
@@ -133,10 +140,14 @@ def raw_value(dataset: Dataset, keyword: str) -> Any | None:
 
 def text(dataset: Dataset, keyword: str) -> str:
     """Return the first value of a text element in capitals, "" where it is missing."""
+    return texts(dataset, keyword)[0]
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """Return the values of a text element in capitals, one empty value where it is missing."""
     value = raw_value(dataset, keyword)
-    if isinstance(value, bytes):
-        value = value.decode("latin-1").split("\\")[0]
-    return "" if value is None else str(value).strip(" \x00").upper()
+    whole = value.decode("latin-1") if isinstance(value, bytes) else "" if value is None else str(value)
+    return [part.strip(" \x00").upper() for part in whole.split("\\")]
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:

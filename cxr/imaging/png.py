@@ -17,6 +17,10 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 20_000  # 100 MB in the usual 8 KiB chunks are 12,200; stops files made of tiny chunks
 MAX_EXIF_BYTES = 64 * 1024  # the orientation stands in the first directory
 
+# A text chunk (section 11.3.3.2) right behind the header: this picture was drawn over a radiograph and is none.
+DRAWN_TEXT = b"Comment\x00Drawn over a radiograph by a prototype for education; not a radiograph"
+HEADER_END = 33  # bytes: the signature and the IHDR chunk
+
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # colour type -> bits per sample
 GREY, PALETTE = 0, 3
 
@@ -80,6 +84,18 @@ def inspect_png(data: bytes) -> PngFile:
         if kind == b"IEND":
             return PngFile(width, height, depth, colour_type, b"".join(kept), grey_key, exif)
     raise _damaged(f"it has more than {MAX_CHUNKS} parts")
+
+
+def mark_as_drawn(data: bytes) -> bytes:
+    """Put a mark into a PNG that says it is no radiograph, so that it is not taken for one later."""
+    body = b"tEXt" + DRAWN_TEXT
+    chunk = struct.pack(">I", len(DRAWN_TEXT)) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:HEADER_END] + chunk + data[HEADER_END:]
+
+
+def is_drawn(start: bytes) -> bool:
+    """Say whether a PNG, of which the first few hundred bytes are enough, carries the mark of `mark_as_drawn`."""
+    return start.startswith(PNG_SIGNATURE) and start[HEADER_END + 4 :].startswith(b"tEXt" + DRAWN_TEXT)
 
 
 def _read_chunk(view: memoryview, position: int) -> tuple[bytes, memoryview, int]:

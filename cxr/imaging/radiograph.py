@@ -5,8 +5,8 @@ The content decides what a file is, never its name. Every check that a header al
 """
 
 import stat
-import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,33 +14,40 @@ import numpy as np
 from cxr.imaging.dicom import decode_dicom, is_dicom
 from cxr.imaging.jpeg import JPEG_SIGNATURE, decode_jpeg
 from cxr.imaging.limits import ERROR_STATUS, MAX_FILE_BYTES, ImageError, full_scale
-from cxr.imaging.png import PNG_SIGNATURE, decode_png
+from cxr.imaging.orientation import exif_turn
+from cxr.imaging.png import PNG_SIGNATURE, decode_png, is_drawn
 
 __all__ = [
     "ERROR_STATUS",
+    "DecodedPicture",
     "ImageError",
     "decode_radiograph",
     "decode_with_notices",
+    "read_file",
     "read_radiograph",
+    "read_with_notices",
     "to_model_input",
 ]
 
-ORIENTATION_TAG = 0x0112
 BLANK_SPREAD = 4  # grey levels between the 0.5 % and the 99.5 % quantile; a picture with less shows nothing
 FEW_LEVELS = 32  # grey levels; scanners and detectors give 256 and more
 COLOUR_SPREAD = 24  # grey levels between a pixel's channels; JPEG alone makes differences of a few
 COLOUR_SHARE = 0.01  # share of pixels beyond COLOUR_SPREAD that is no longer a coloured mark in a corner
+DRAWN = "This picture was drawn by this program over a radiograph; it is none itself."
 
-# EXIF orientation (JEITA CP-3451, tag 0x0112) -> how to bring the stored picture upright: transposed?, rows, columns.
-UPRIGHT = {
-    2: (False, 1, -1),
-    3: (False, -1, -1),
-    4: (False, -1, 1),
-    5: (True, 1, 1),
-    6: (True, 1, -1),
-    7: (True, -1, -1),
-    8: (True, -1, 1),
-}
+
+class DecodedPicture(NamedTuple):
+    """A radiograph, and what whoever shows its answer has to say beside it.
+
+    Attributes:
+        radiograph: uint8 (h, w), bone bright.
+        notices: sentences for the user, none of which repeats anything of the file.
+        file_type: "png", "jpeg" or "dicom".
+    """
+
+    radiograph: np.ndarray
+    notices: tuple[str, ...]
+    file_type: str
 
 
 def decode_radiograph(data: bytes) -> np.ndarray:
@@ -49,23 +56,21 @@ def decode_radiograph(data: bytes) -> np.ndarray:
     Returns: uint8 (h, w), bone bright.
     Raises: ImageError.
     """
-    return decode_with_notices(data)[0]
+    return decode_with_notices(data).radiograph
 
 
-def decode_with_notices(data: bytes) -> tuple[np.ndarray, tuple[str, ...], str]:
-    """Decode like decode_radiograph, and say what is unusual about the picture.
-
-    Returns: uint8 (h, w); sentences for the user, none of which repeats anything of the file; "png", "jpeg" or "dicom".
-    Raises: ImageError.
-    """
+def decode_with_notices(data: bytes) -> DecodedPicture:
+    """Decode like decode_radiograph, and say what is unusual about the picture. Raises: ImageError."""
     file_type = detect_file_type(data)
     if file_type == "dicom":
         radiograph, notices = decode_dicom(data)
     else:
         pixels, exif = decode_png(data) if file_type == "png" else decode_jpeg(data)
         radiograph, notices = _to_radiograph(pixels)
-        radiograph = _turn_upright(radiograph, _exif_orientation(exif))
-    return radiograph, (*notices, *_check_levels(radiograph)), file_type
+        radiograph = exif_turn(exif).apply(radiograph)
+    if is_drawn(data):
+        notices = [DRAWN, *notices]
+    return DecodedPicture(radiograph, (*notices, *_check_levels(radiograph)), file_type)
 
 
 def read_radiograph(path: str | Path) -> np.ndarray:
@@ -74,6 +79,16 @@ def read_radiograph(path: str | Path) -> np.ndarray:
     Returns: uint8 (h, w), bone bright.
     Raises: OSError where the file cannot be read, ImageError where it cannot be used.
     """
+    return decode_radiograph(read_file(path))
+
+
+def read_with_notices(path: str | Path) -> DecodedPicture:
+    """Decode a file like read_radiograph, and say what is unusual about the picture."""
+    return decode_with_notices(read_file(path))
+
+
+def read_file(path: str | Path) -> bytes:
+    """Read a file that may hold a picture. Raises: OSError, ImageError type or too_large."""
     path = Path(path)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe or a device would block or never end
@@ -83,7 +98,7 @@ def read_radiograph(path: str | Path) -> np.ndarray:
         raise ImageError(
             "too_large", f"The file has {status.st_size} bytes; at most {limit} are read. Save it smaller."
         )
-    return decode_radiograph(path.read_bytes())
+    return path.read_bytes()
 
 
 def to_model_input(radiograph: np.ndarray, size: int) -> np.ndarray:
@@ -160,28 +175,3 @@ def _check_levels(radiograph: np.ndarray) -> list[str]:
     if levels > FEW_LEVELS:
         return []
     return [f"This picture has only {levels} grey levels; a radiograph has 256 or more, and detail is lost."]
-
-
-def _exif_orientation(exif: bytes) -> int:
-    """Return the orientation 1-8 that an EXIF block (a TIFF header and its first directory) states; 1 if none."""
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(exif[:4])
-    if order is None or len(exif) < 8:
-        return 1
-    start = struct.unpack_from(f"{order}I", exif, 4)[0]
-    if start + 2 > len(exif):
-        return 1
-    entries = struct.unpack_from(f"{order}H", exif, start)[0]
-    for entry in range(start + 2, min(start + 2 + 12 * entries, len(exif) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-        if tag == ORIENTATION_TAG:
-            return value if kind == 3 and value in UPRIGHT else 1
-    return 1
-
-
-def _turn_upright(radiograph: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the turn or mirroring that an EXIF orientation states."""
-    if orientation == 1:
-        return radiograph
-    transposed, rows, columns = UPRIGHT[orientation]
-    turned = radiograph.T if transposed else radiograph
-    return np.ascontiguousarray(turned[::rows, ::columns])
