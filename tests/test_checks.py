@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cxr.data.checks import DataCheck, check_splits
+from cxr.imaging.radiograph import DecodedPicture
 
 MAIN_TRAIN = Path(__file__).parents[1] / "main_train.py"
 CSV_NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
@@ -48,11 +49,11 @@ def project(tmp_path) -> Project:
     return Project(tmp_path)
 
 
-def decode_text(data: bytes) -> np.ndarray:
+def decode_text(data: bytes) -> DecodedPicture:
     """Stand in for the decoder: refuse files that are not "radiograph ..."."""
     if not data.startswith(b"radiograph"):
         raise ValueError("not an image")
-    return np.frombuffer(data, np.uint8).reshape(1, -1)
+    return DecodedPicture(np.frombuffer(data, np.uint8).reshape(1, -1), (), "png")
 
 
 def described(result: DataCheck, severity: str = "fault") -> set[tuple[str, str, int | None]]:

@@ -141,7 +141,7 @@ def test_lost_peer_is_told_from_other_errors(monkeypatch):
 def test_cache_in_a_shared_folder_is_built_once(image_dir, tmp_path, monkeypatch):  # noqa: F811 - the fixture
     names = tuple(f"{k}.png" for k in range(5))
     split = Split("train", names, names, np.zeros((5, 2), np.float32), CACHE_FINDINGS)
-    decoded, found = count_decodings(monkeypatch), []
+    decoded, found = count_decodings(monkeypatch, image_dir), []
 
     def build():
         found.append(cache_split(split, image_dir, 32, tmp_path / "cache"))

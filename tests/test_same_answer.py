@@ -55,7 +55,7 @@ def deep_check(folder, data):
         with (folder / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["Image", "Edema", "Patientid"], [f"{name}.png", 1, name]])
     paths = [folder / f"{name}.csv" for name in ("train", "val", "test")]
-    return check_splits(*paths, folder / "images", decode=decode_radiograph)
+    return check_splits(*paths, folder / "images", decode=decode_with_notices)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

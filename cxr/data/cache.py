@@ -1,9 +1,11 @@
 """Each radiograph decoded once: a uint8 array on disk per split and image size.
 
-Every row carries a digest of its own, so that a killed build goes on where it stopped and a damaged row is decoded
-again; there is no moment at which a half-written cache could pass for a whole one.
+Every row carries a digest of its own and the digest of the file that it was decoded from, so that a killed build goes
+on where it stopped and a damaged row, or one whose file has another content now, is decoded again; there is no moment
+at which a half-written cache could pass for a whole one.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -17,14 +19,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr.data.file_records import RECORD, digest_of, entry_is_as_it_was, has_content, is_sealed, remember
 from cxr.data.labels import Split
 from cxr.data.problems import NUM_LISTED, shown
-from cxr.imaging.radiograph import ImageError, read_radiograph, to_model_input
+from cxr.imaging.radiograph import ImageError, decode_radiograph, read_file, to_model_input
 from cxr.system.atomic_files import waiting_lock
 from cxr.system.progress import Progress
 
-CACHE_VERSION = 1  # raise it when decoding or resizing changes: every older cache is then built again
+CACHE_VERSION = 2  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
+NUM_KEPT = 8  # caches of one split name: so many data sets and image sizes can be used in turn
+KEPT_BYTES = 20 * 10**9  # of the caches of one split name that are not in use; NIH at 224 x 224 takes 5.6 GB
+PARTS = (".npy", ".rows.npy", ".files.npy")  # of one cache: pixels, their digests, the records of the files
 BLOCK_BYTES = 128 * 2**20  # of pixels mapped at a time while decoding; more would count as this process's memory
 
 
@@ -61,8 +67,8 @@ def cache_split(
 ) -> CachedSplit:
     """Decode a split's radiographs into its cache, or take what the cache has; memory use does not grow with the split.
 
-    The cache belongs to the image files' names, sizes and times of change and to the image size. An older cache of the
-    same split name and image size is deleted.
+    A cache belongs to a folder, the names in it and an image size; what its rows hold is decided by the content of the
+    files. The caches of the split name that were used last are kept, NUM_KEPT of them and KEPT_BYTES beside this one.
 
     Raises:
         ImageError: naming the radiographs that cannot be used.
@@ -70,32 +76,46 @@ def cache_split(
     """
     image_dir, cache_dir = Path(image_dir), Path(cache_dir)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    stem = f"{split.name}-{image_size}-"
-    name = stem + _files_key(split, image_dir, image_size)
-    for old in cache_dir.glob(f"{stem}*.npy"):
-        if not old.name.startswith(name):
-            old.unlink()
-    pixels_path = cache_dir / f"{name}.npy"
+    stem = cache_dir / f"{split.name}-{image_size}-{_place_key(split, image_dir, image_size)}"
+    pixels_path, digests_path, records_path = (stem.with_name(stem.name + part) for part in PARTS)
     with waiting_lock(cache_dir / f".{split.name}.lock"):  # several processes of one run may share the folder
-        _open_array(pixels_path, (len(split.images), image_size, image_size, 1), np.uint8)
-        digests = _open_array(cache_dir / f"{name}.rows.npy", (len(split.images),), np.uint64)
-        _fill(split, image_dir, pixels_path, digests)
-    pixels = np.lib.format.open_memmap(pixels_path, mode="r+")
-    pixels.flush()
-    digests.flush()
+        num_images = len(split.images)
+        _delete_old_caches(split.name, stem, num_images * image_size**2)
+        _open_array(pixels_path, (num_images, image_size, image_size, 1), np.uint8)
+        digests = _open_array(digests_path, (num_images,), np.uint64)
+        records = _open_array(records_path, (num_images,), RECORD)
+        digests_path.touch()  # the last use
+        _fill(split, image_dir, pixels_path, digests, records)
+        pixels = np.lib.format.open_memmap(pixels_path, mode="r+")
+        pixels.flush()
+        digests.flush()
+        records.flush()
     return CachedSplit(split, pixels, _fingerprint(split, digests))
 
 
-def _files_key(split: Split, image_dir: Path, image_size: int) -> str:
-    """Hash what the cached pixels depend on."""
-    files = []
-    for image in split.images:
-        try:
-            status = (image_dir / image).stat()
-        except OSError as error:
-            raise ImageError("damaged", f"{split.name}: {shown(image)} cannot be read: {error.strerror}.") from error
-        files.append((image, status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps([CACHE_VERSION, image_size, files]).encode()).hexdigest()[:16]
+def _place_key(split: Split, image_dir: Path, image_size: int) -> str:
+    """Hash where the files of a cache lie; what is in them is looked at row by row."""
+    place = [CACHE_VERSION, image_size, os.path.realpath(image_dir), split.images]
+    return hashlib.sha256(json.dumps(place).encode()).hexdigest()[:16]
+
+
+def _delete_old_caches(split_name: str, stem: Path, num_bytes: int) -> None:
+    """Delete caches of a split name, the least recently used first, until the limits hold and `num_bytes` more fit."""
+    folder = stem.parent
+    found: dict[str, list[Path]] = {}
+    for path in folder.glob(f"{split_name}-*.npy"):
+        found.setdefault(path.name.split(".")[0], []).append(path)
+    needed = 0 if found.pop(stem.name, None) else num_bytes + HEADROOM_BYTES
+    sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in found.items()}
+    last_used = {name: max(path.stat().st_mtime for path in paths) for name, paths in found.items()}
+    free, kept_bytes, num_kept = shutil.disk_usage(folder).free, sum(sizes.values()), len(found)
+    for name in sorted(found, key=last_used.get):
+        if num_kept < NUM_KEPT and kept_bytes <= KEPT_BYTES and free >= needed:
+            return
+        for path in found[name]:
+            with contextlib.suppress(PermissionError):  # Windows, and another process is reading it
+                path.unlink(missing_ok=True)
+        free, kept_bytes, num_kept = free + sizes[name], kept_bytes - sizes[name], num_kept - 1
 
 
 def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
@@ -122,21 +142,27 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     return array
 
 
-def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray) -> None:
-    """Decode every row whose pixels do not fit its digest, a block of rows at a time."""
+def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray, records: np.ndarray) -> None:
+    """Decode every row whose pixels do not fit its digest or its file, a block of rows at a time."""
     faults: dict[int, ImageError] = {}
 
     def fill_row(pixels: np.ndarray, row: int) -> None:
-        if digests[row] and _digest(pixels[row]) == digests[row]:
-            return
+        path = image_dir / split.images[row]
+        whole = is_sealed(records[row], digests[row]) and _digest(pixels[row]) == digests[row]
         try:
-            pixels[row] = to_model_input(read_radiograph(image_dir / split.images[row]), pixels.shape[1])
+            status = path.stat()
+            if whole and entry_is_as_it_was(records[row], status):
+                return
+            data = read_file(path)
+            content = digest_of(data)
+            if not (whole and has_content(records[row], content)):
+                pixels[row] = to_model_input(decode_radiograph(data), pixels.shape[1])
+                digests[row] = _digest(pixels[row])
+            remember(records, row, content, digests[row], status)
         except OSError as error:
-            faults[row] = ImageError("damaged", f"{error.strerror or error}")
+            faults[row] = ImageError("damaged", f"cannot be read: {error.strerror or error}")
         except ImageError as error:
             faults[row] = error
-        else:
-            digests[row] = _digest(pixels[row])
 
     progress = Progress(f"{split.name}: decoding radiographs", len(split.images))
     threads = cv2.getNumThreads()

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from cxr.data.image_folder import check_images
 from cxr.data.labels import CellRules, LabelError, Split, read_split
 from cxr.data.leakage import count_shared_images, count_shared_patients, warn_of_copies, without_duplicates
 from cxr.data.problems import Problem, ProblemList
+
+if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
+    from cxr.imaging.radiograph import DecodedPicture
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))
@@ -126,7 +130,7 @@ def check_splits(
     uncertain: str | None = None,
     allow_leakage: bool = False,
     skip_missing: bool = False,
-    decode: Callable[[bytes], np.ndarray] | None = None,
+    decode: Callable[[bytes], "DecodedPicture"] | None = None,
 ) -> DataCheck:
     """Check the three CSVs and the image folder, and collect every problem.
 
@@ -138,7 +142,7 @@ def check_splits(
         uncertain: what the label -1 means: "zero", "one", "blank" (NaN), or None for a fault.
         allow_leakage: a patient in two splits is a warning instead of a fault.
         skip_missing: leave out rows whose image is not there, up to 1 % of a split.
-        decode: bytes -> radiograph, ValueError where that fails. Given, every image is read (a deep check).
+        decode: bytes -> picture, ValueError where that fails. Given, every image is read (a deep check).
 
     Raises:
         LabelError: `findings` is empty or `uncertain` is unknown. Faults of the data are in the result instead.

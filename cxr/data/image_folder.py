@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr.data.labels import Split
 from cxr.data.problems import ProblemList, shown
+
+if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
+    from cxr.imaging.radiograph import DecodedPicture
 
 MISSING = "missing image"
 OUTSIDE = "image outside the folder"
@@ -92,38 +96,43 @@ class ImageContents:
     Args:
         unreadable: image name -> why it cannot be decoded.
         digests: image name -> SHA-256 over shape and pixels.
+        notices: sentence -> the images of which it is true.
     """
 
     unreadable: dict[str, str]
     digests: dict[str, str]
+    notices: dict[str, list[str]]
 
 
-def read_images(image_dir: Path, images: Iterable[str], decode: Callable[[bytes], np.ndarray]) -> ImageContents:
+def read_images(image_dir: Path, images: Iterable[str], decode: Callable[[bytes], "DecodedPicture"]) -> ImageContents:
     """Decode every image once.
 
     Args:
         images: names that `list_folder` found no fault with.
-        decode: bytes -> radiograph; raises ValueError with a message for the user.
+        decode: bytes -> picture; raises ValueError with a message for the user.
     """
 
-    def digest(image: str) -> tuple[str | None, str | None]:
+    def digest(image: str) -> tuple[str, tuple[str, ...], str | None]:
         try:
-            pixels = decode((image_dir / image).read_bytes())
+            pixels, notices, _ = decode((image_dir / image).read_bytes())
         except OSError as error:
-            return None, f"cannot be read ({error.strerror})"
+            return "", (), f"cannot be read ({error.strerror})"
         except ValueError as error:
-            return None, str(error)
-        return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest(), None
+            return "", (), str(error)
+        content = repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()
+        return hashlib.sha256(content).hexdigest(), notices, None
 
     images = list(images)
-    unreadable, digests = {}, {}
+    contents = ImageContents({}, {}, {})
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image, (found, reason) in zip(images, pool.map(digest, images), strict=True):
+        for image, (found, notices, reason) in zip(images, pool.map(digest, images), strict=True):
             if reason is not None:
-                unreadable[image] = reason
-            else:
-                digests[image] = found
-    return ImageContents(unreadable, digests)
+                contents.unreadable[image] = reason
+                continue
+            contents.digests[image] = found
+            for notice in notices:
+                contents.notices.setdefault(notice, []).append(image)
+    return contents
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ def check_images(
     files: dict[str, str],
     problems: ProblemList,
     skip_missing: bool,
-    decode: Callable[[bytes], np.ndarray] | None,
+    decode: Callable[[bytes], "DecodedPicture"] | None,
 ) -> CheckedImages:
     """Record every listed image that is missing, leads outside or, where `decode` is given, cannot be decoded."""
     if not image_dir.is_dir() or not os.access(image_dir, os.R_OK | os.X_OK):
@@ -157,7 +166,7 @@ def check_images(
     listing = list_folder(image_dir, names)
     for name, part in parts.items():
         _record_faulty(part, listing.faulty, files[name], problems, skip_missing)
-    contents = ImageContents({}, {})
+    contents = ImageContents({}, {}, {})
     if decode is not None:
         contents = read_images(image_dir, (image for image in names if image not in listing.faulty), decode)
         for name, part in parts.items():
@@ -165,6 +174,7 @@ def check_images(
                 if image in contents.unreadable:
                     message = f"{shown(image)} cannot be read: {contents.unreadable[image]}"
                     problems.fault("unreadable image", files[name], message, line)
+            _warn_of_notices(part, contents.notices, files[name], problems)
     if skip_missing:
         present = {
             name: np.array([listing.faulty.get(image) != MISSING for image in part.images], bool)
@@ -172,6 +182,16 @@ def check_images(
         }
         parts = {name: part.select(present[name]) for name, part in parts.items()}
     return CheckedImages(parts, listing.num_unlisted, contents.digests)
+
+
+def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, problems: ProblemList) -> None:
+    """Warn once of each thing that is unusual about images of a split, with their number and the first of them."""
+    listed = set(split.images)
+    for notice, images in notices.items():
+        concerned = [image for image in images if image in listed]
+        if concerned:
+            count = f"{len(concerned)} of {len(split.images)} images, the first is {shown(concerned[0])}"
+            problems.warning("notice", file, f"{notice} ({count})")
 
 
 def _record_faulty(split: Split, faulty: dict[str, str], file: str, problems: ProblemList, skip_missing: bool) -> None:
