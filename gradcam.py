@@ -18,6 +18,8 @@ cxr.heatmaps.overlay.
 """
 
 import argparse
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +35,15 @@ if __name__ == "__main__":
 from cxr.data.columns import name_key
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import encode_png, overlay_heatmap
-from cxr.imaging.radiograph import read_radiograph
+from cxr.imaging.png import mark_as_drawn
+from cxr.imaging.radiograph import DecodedPicture, read_with_notices
 from cxr.inference.answer_table import AnswerTable, work_ahead
 from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
+from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.system.progress import Progress
+from cxr.system.terminal import show_what_cannot_be_encoded, visible
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
@@ -57,7 +62,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write Grad-CAM overlays and predictions.csv for radiographs (PNG, JPEG, DICOM).",
         epilog="A prototype for education, not for clinical use. "
-        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out cannot be written.",
+        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out or the folder for "
+        "temporary files cannot be written.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image file, folder (searched recursively) or pattern")
     parser.add_argument("--out", type=Path, default=Path("gradcam_out"), metavar="DIR", help="(default: %(default)s)")
@@ -74,6 +80,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--all", action="store_true", help="overlays of all findings")
     parser.add_argument("--panel", action="store_true", help="one picture per image: overlays and all probabilities")
     parser.add_argument(
+        "--columns",
+        type=_columns,
+        default=COLUMNS[:1],
+        metavar="NAMES",
+        help=f"of predictions.csv for each finding, of {','.join(COLUMNS)} (default: probability)",
+    )
+    parser.add_argument(
         "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
     )
     args = parser.parse_args(argv)
@@ -82,21 +95,43 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _columns(text: str) -> tuple[str, ...]:
+    """Read --columns."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(COLUMNS)}, received {unknown[0]!r}")
+    return names
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Explain every file that can be read; say which could not."""
     args = parse_args(argv)
-    files, problems = find_pictures(args.paths, exclude=args.out)
-    for problem in problems:
+    if args.panel and importlib.util.find_spec("matplotlib") is None:
+        print("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", file=sys.stderr)
+        return 2
+    found = find_pictures(args.paths, exclude=args.out)
+    for problem in found.problems:
         print(problem, file=sys.stderr)
-    if not files:
+    if found.left_out:
+        print(found.describe_left_out())
+    if not found.files:
         return 2
     from cxr.inference.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
 
     try:
-        predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(files) >= MANY_FILES)
+        predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(found.files) >= MANY_FILES)
+    except ModelFileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:  # of the network's export: a model file that cannot be read is a ModelFileError
+        message = f"The folder for temporary files cannot be used: {error.strerror or error}."
+        print(f"{message} Name another one with the environment variable TMPDIR.", file=sys.stderr)
+        return 3
+    try:
         wanted = _positions(args.finding, predictor.info) if args.finding else None
-        num_failed = _explain_files(predictor, files, wanted, args)
-    except (ModelFileError, FindingNameError) as error:
+        num_failed = _explain_files(predictor, found.files, wanted, args)
+    except FindingNameError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:  # of the output: what cannot be read is a line, and the others go on
@@ -104,8 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{error.filename or args.out}: cannot be written: {error.strerror}. Choose another --out.", file=sys.stderr
         )
         return 3
-    print(f"{len(files) - num_failed} of {len(files)} files -> {args.out / 'predictions.csv'}")
-    return 1 if num_failed or problems else 0
+    num_files = len(found.files)
+    print(f"{num_files - num_failed} of {num_files} files -> {args.out / 'predictions.csv'}")
+    return 1 if num_failed or found.problems else 0
 
 
 def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
@@ -120,16 +156,19 @@ def _explain_files(
     predictor: "Predictor", files: list[Path], wanted: list[int] | None, args: argparse.Namespace
 ) -> int:
     """Write overlays and the table; return the number of files that could not be read."""
-    info, num_failed, outputs = predictor.info, 0, OutputNames(args.out)
+    info, num_failed = predictor.info, 0
     progress = Progress("files", len(files))
     named = dict(zip(relative_names(files), files, strict=True))
 
-    def answer_file(file: Path) -> tuple[np.ndarray, Explanation]:
-        radiograph = read_radiograph(file)
-        return radiograph, explain(predictor, radiograph)
+    def answer_file(file: Path) -> tuple[DecodedPicture, Explanation]:
+        picture = read_with_notices(file)
+        return picture, explain(predictor, picture.radiograph)
 
-    with AnswerTable(args.out, info.findings, _job(predictor, args, named), named) as table:
+    with AnswerTable(args.out, table_header(info.findings, args.columns), _job(predictor, args, named), named) as table:
+        outputs = OutputNames(args.out, table.marks)
         left = {name: file for name, file in named.items() if name not in table.finished}
+        if table.remark:
+            _say(table.remark)
         if table.finished:
             _say(f"Going on with an unfinished job: {len(table.finished)} of {len(files)} files are done.")
         results = work_ahead(list(left.values()), answer_file)
@@ -137,16 +176,18 @@ def _explain_files(
             progress.show(len(table.finished) + position)
             if isinstance(result, Exception):
                 num_failed += 1
-                _say(f"{file}: {getattr(result, 'strerror', None) or result}", sys.stderr)
+                _say(f"{visible(str(file))}: {getattr(result, 'strerror', None) or result}", sys.stderr)
                 continue
-            radiograph, answer = result
+            picture, answer = result
             ranking = rank_findings(answer.probabilities)
             chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
-            _say(f"{file}: {[info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]}")
-            if answer.unusual:
-                _say(f"    {UNUSUAL_TEXT}")
-            _write_pictures(radiograph, answer, chosen, info, name, outputs, args.panel)
-            table.add(name, answer.probabilities)  # last: a row says that its pictures are there too
+            above = [info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]
+            _say(f"{visible(str(file))}: {above}")
+            for notice in (*picture.notices, *([UNUSUAL_TEXT] if answer.unusual else [])):
+                _say(f"    {notice}")
+            _write_pictures(picture.radiograph, answer, chosen, info, name, outputs, args.panel)
+            # Last: a row says that its pictures are there too.
+            table.add(table_row(name, info, answer, picture.notices, args.columns))
     progress.show(len(files))
     return num_failed
 
@@ -155,7 +196,7 @@ def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path
     """Collect what the answers and the pictures of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
     pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel")}
-    folder = file.resolve().as_posix().removesuffix(name)
+    folder = visible(Path(os.path.realpath(file)).as_posix()).removesuffix(name)
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **pictures}
 
 
@@ -173,7 +214,7 @@ def _write_pictures(
     for k, overlay in overlays.items():
         path = outputs.claim(name, info.findings[k])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(overlay))
+        path.write_bytes(mark_as_drawn(encode_png(overlay)))
         said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scales[k]}"
         _say(f"    {said} -> {path}")
     if panel:
@@ -184,7 +225,8 @@ def _write_pictures(
         path.parent.mkdir(parents=True, exist_ok=True)
         warning = UNUSUAL_TEXT if answer.unusual else ""
         captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
-        path.write_bytes(draw_panel(name, radiograph, captioned, answer.probabilities, info, warning))
+        panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning)
+        path.write_bytes(mark_as_drawn(panel_png))
         _say(f"    -> {path}")
 
 
@@ -196,4 +238,5 @@ def _say(line: str, stream: TextIO | None = None) -> None:
 
 
 if __name__ == "__main__":
+    show_what_cannot_be_encoded()
     sys.exit(main())

@@ -51,14 +51,14 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_find_pictures(folder, paths, expected, num_problems):
-    files, problems = find_pictures(paths, exclude=Path("out"))
-    assert [file.as_posix() for file in files] == expected
-    assert len(problems) == num_problems
+    found = find_pictures(paths, exclude=Path("out"))
+    assert [file.as_posix() for file in found.files] == expected
+    assert len(found.problems) == num_problems
 
 
 def test_find_pictures_takes_a_name_with_pattern_characters_literally(folder):
     Path("x[1].png").write_bytes(b"x")
-    assert find_pictures(["x[1].png"]) == ([Path("x[1].png")], [])
+    assert find_pictures(["x[1].png"]).files == [Path("x[1].png")]
 
 
 def test_relative_names_are_short_and_distinct(folder):

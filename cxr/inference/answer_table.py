@@ -1,24 +1,26 @@
 """Many files through one model: a few are answered ahead in threads, and a table grows with every answer and resumes.
 
-Owns predictions.csv and the note beside it that says which job an unfinished table belongs to.
+Owns predictions.csv and the two notes beside it: which job an unfinished table belongs to, and of which files it is.
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
-
 from cxr.imaging.limits import ImageError
+from cxr.inference.picture_files import stem_of
+from cxr.inference.table_columns import csv_line, harmless
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
+SOURCES_NAME = ".predictions-files.json"  # name in the table -> digest of the file's place
 NUM_AHEAD = 4  # radiographs in memory for each thread
 
 T = TypeVar("T")
@@ -51,77 +53,108 @@ class AnswerTable:
     """predictions.csv, one row per answered file, written through at once.
 
     A job that was killed goes on when it is started again with the same model and options: `finished` then names the
-    files that need no second answer. A finished job leaves no note behind and starts anew.
+    files that need no second answer. A finished job leaves its table, to which a job for other files adds; where the
+    two do not go together, the older table gets another name. Files that are answered again are replaced.
 
     Attributes:
         finished: names whose row is there and whose file has not changed since the job began.
+        marks: name -> what tells its pictures from those of another file that must stay; only where that is needed.
+        remark: a sentence on what became of an older table, "" where there is nothing to say.
     """
 
-    def __init__(self, folder: Path, findings: Sequence[str], job: dict[str, Any], files: dict[str, Path]) -> None:
-        """Open the table, with the rows of an unfinished job of the same kind.
+    def __init__(self, folder: Path, header: Sequence[str], job: dict[str, Any], files: dict[str, Path]) -> None:
+        """Open the table, with the rows of an unfinished job of the same kind and those of other files.
 
         Args:
+            header: of the columns; the first names the file, the last the model.
             job: JSON values that determine the answers and the pictures; another job starts anew.
             files: name in the table -> file, in the order wanted.
         Raises:
             OSError: the folder cannot be written.
         """
         self._path, self._note = folder / TABLE_NAME, folder / NOTE_NAME
-        self._header, self._order = ["Image", *findings], {name: position for position, name in enumerate(files)}
+        self._header, self._cells = list(header), {harmless(name): name for name in files}
+        self._order = {cell: position for position, cell in enumerate(self._cells)}
+        self.remark, self._kept = "", []
         folder.mkdir(parents=True, exist_ok=True)
         rows = self._unfinished_rows(job, files)
-        self.finished = frozenset(row[0] for row in rows)
-        if rows:
-            self._rewrite(rows)
-        else:
+        self.finished = frozenset(self._cells[row[0]] for row in rows if row[0] in self._cells)
+        if not rows:
             self._note.unlink(missing_ok=True)
-            self._rewrite([])
-            self._note.write_text(json.dumps(job), encoding="utf-8")
+            rows = self._rows_of_others(folder / SOURCES_NAME, job["model"], files)
+            _write_json(self._note, {"job": job, "kept": self._kept})
+        kept_stems = set(map(_stem, self._kept))
+        self.marks = {name: _place_digest(file) for name, file in files.items() if _stem(name) in kept_stems}
+        self._rewrite(rows)
         self._file = self._path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
 
     def _unfinished_rows(self, job: dict[str, Any], files: dict[str, Path]) -> list[list[str]]:
-        """Read the rows that an unfinished job of the same kind left and that still hold."""
+        """Read the rows that an unfinished job of the same kind left and that still hold, and those of other files."""
+        note = _read_json(self._note)
+        header, rows = self._read()
+        if note.get("job") != job or header != self._header:
+            return []
+        began = self._note.stat().st_mtime_ns
+        self._kept = note["kept"]
+        # Pictures of files that share a stem are numbered in the files' order: such files are all done again.
+        stems = Counter(_stem(name) for name in files)
+
+        def holds(row: list[str]) -> bool:
+            name = self._cells.get(row[0])
+            return name is None or (stems[_stem(name)] == 1 and _last_change(files[name]) < began)
+
+        return [row for row in rows if holds(row)]
+
+    def _rows_of_others(self, sources_path: Path, model: str, files: dict[str, Path]) -> list[list[str]]:
+        """Return the rows of an older table that are of other files; an older table that does not fit is renamed."""
+        old_header, rows = self._read()
+        old_sources = _read_json(sources_path)
+        sources = {harmless(name): _place_digest(file) for name, file in files.items()}
+
+        def is_of_another(cell: str) -> bool:
+            """Names begin below the folder that a job's files share: the same one may stand for another file."""
+            return cell not in sources or old_sources.get(cell, sources[cell]) != sources[cell]
+
+        others = [row for row in rows if is_of_another(row[0])]
+        self._kept = [row[0].removeprefix("'") for row in others]
+        fits = old_header == self._header and all(row[0] not in sources and row[-1] == model for row in others)
+        if others and fits:
+            self.remark = f"{self._path} holds answers for {len(others)} other files; they stay in it."
+            sources |= {row[0]: old_sources[row[0]] for row in others if row[0] in old_sources}
+        elif others:
+            aside = _free_name(self._path)
+            self._path.rename(aside)
+            self.remark = f"{self._path} held answers for other files; it is now {aside}."
+            others = []
+        _write_json(sources_path, sources)
+        return others
+
+    def _read(self) -> tuple[list[str], list[list[str]]]:
+        """Read header and whole rows of the table; empty where there is none."""
         try:
-            if json.loads(self._note.read_text(encoding="utf-8")) != job:
-                return []
-            began = self._note.stat().st_mtime_ns
             with self._path.open(newline="", encoding="utf-8") as file:
                 lines = [line for line in file if line.endswith("\n")]  # a kill may have cut the last one
         except (FileNotFoundError, ValueError):
-            return []
-        rows = list(csv.reader(lines))
-        if not rows or rows[0] != self._header:
-            return []
-        # Pictures of files that share a stem are numbered in the files' order: such files are all done again.
-        stems = Counter(_stem(name) for name in files)
-        return [
-            row
-            for row in rows[1:]
-            if len(row) == len(self._header)
-            and row[0] in files
-            and stems[_stem(row[0])] == 1
-            and _last_change(files[row[0]]) < began
-        ]
+            return [], []
+        header, *rows = list(csv.reader(lines)) or [[]]
+        return header, [row for row in rows if len(row) == len(header)]
 
-    def add(self, name: str, probabilities: np.ndarray) -> None:
-        """Write one answer, float (findings,), through to the file."""
-        self._writer.writerow([name, *(f"{probability:.6f}" for probability in probabilities)])
+    def add(self, row: Sequence[str]) -> None:
+        """Write one answer through to the file."""
+        self._file.write(csv_line(row))
         self._file.flush()
 
     def finish(self) -> None:
-        """Bring the rows into the files' order, and let the next job start anew."""
+        """Bring the rows into the files' order, behind those of other files, and let the next job start anew."""
         self._file.close()
         if self.finished:
-            with self._path.open(newline="", encoding="utf-8") as file:
-                _, *rows = csv.reader(file)
-            self._rewrite(sorted(rows, key=lambda row: self._order[row[0]]))
+            self._rewrite(sorted(self._read()[1], key=lambda row: self._order.get(row[0], -1)))
         self._note.unlink(missing_ok=True)
 
     def _rewrite(self, rows: list[list[str]]) -> None:
         temp = self._path.with_name(f".{TABLE_NAME}.tmp")
         with temp.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self._header, *rows])
+            file.writelines(map(csv_line, [self._header, *rows]))
         temp.replace(self._path)
 
     def __enter__(self) -> Self:
@@ -137,7 +170,34 @@ class AnswerTable:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix("")).casefold()
+    return stem_of(name).casefold()
+
+
+def _free_name(path: Path) -> Path:
+    """Return the first of predictions-2.csv, predictions-3.csv, ... that is not there."""
+    number = 2
+    while (free := path.with_stem(f"{path.stem}-{number}")).exists():
+        number += 1
+    return free
+
+
+def _place_digest(file: Path) -> str:
+    """Tell files apart by where they lie, without writing it down."""
+    return hashlib.blake2b(os.fsencode(os.path.realpath(file)), digest_size=4).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temp = path.with_name(f"{path.name}.tmp")
+    temp.write_text(json.dumps(content), encoding="utf-8")
+    temp.replace(path)
 
 
 def _last_change(file: Path) -> int:

@@ -16,6 +16,33 @@ def say(text: object) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def show_what_cannot_be_encoded() -> None:
+    """Let the output escape characters that the terminal's encoding lacks, instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # it was closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def visible(text: str) -> str:
+    r"""Escape what a terminal would act on or cannot show, such as colours, line breaks and bytes that are no text.
+
+    Two texts that differ give results that differ: a backslash becomes two.
+    """
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escaped(one) for one in text)
+
+
+def _escaped(one: str) -> str:
+    if one == "\\":
+        return "\\\\"
+    if one.isprintable():
+        return one
+    if "\udc80" <= one <= "\udcff":  # how Python keeps a byte of a file name that is no UTF-8
+        return f"\\x{ord(one) - 0xDC00:02x}"
+    return f"\\u{ord(one):04x}" if "\x80" <= one <= "\xff" else one.encode("unicode_escape").decode()
+
+
 class SayHandler(logging.Handler):
     """Print what the modules have to tell the user."""
 

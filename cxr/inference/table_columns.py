@@ -1,0 +1,65 @@
+"""The columns of predictions.csv: what each of them says of an answer, and cells that no program acts on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr.inference.explanation import Explanation
+from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
+from cxr.network.model_info import ModelInfo
+
+COLUMNS = ("probability", "calibrated", "decision", "threshold", "logit", "peak")  # each once per finding
+ABOUT = ("Input check", "Input check value", "Notices", "Model")  # of the radiograph as a whole
+USUAL, UNUSUAL, UNCHECKED = "ok", "unlike the training radiographs", "not available"
+# What a spreadsheet takes for a formula, also in full width, and the quote that guards it here.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+
+
+def table_header(findings: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Return the header: the image, each column for all findings, and what is said of the radiograph as a whole."""
+    names = [one if column == "probability" else f"{one} {column}" for column in columns for one in findings]
+    return [harmless(name) for name in ("Image", *names, *ABOUT)]
+
+
+def table_row(
+    name: str, info: ModelInfo, answer: Explanation, notices: Sequence[str], columns: Sequence[str]
+) -> list[str]:
+    """Return one row under `table_header`; cells that have no value are empty."""
+    cells = [cell for column in columns for cell in _cells_of(column, info, answer)]
+    verdict = UNCHECKED if answer.novelty is None else UNUSUAL if answer.unusual else USUAL
+    value = "" if answer.novelty is None else f"{answer.novelty:.4g}"
+    return [harmless(name), *cells, verdict, value, " ".join(notices), info.digest]
+
+
+def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
+    num_findings = len(info.findings)
+    if column == "probability":
+        return [f"{one:.6f}" for one in answer.probabilities]
+    if column == "calibrated":
+        if not info.calibration:
+            return [""] * num_findings
+        calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
+        return [f"{one:.6f}" for one in sigmoid(calibrate_logits(answer.logits[np.newaxis], calibration))[0]]
+    if column == "decision":
+        return [str(int(one >= info.threshold)) for one in answer.probabilities]
+    if column == "threshold":
+        return [f"{info.threshold:g}"] * num_findings
+    if column == "logit":
+        return [f"{one:.6g}" for one in answer.logits]
+    return [""] * num_findings if answer.heatmaps is None else [f"{one.max():.6g}" for one in answer.heatmaps]
+
+
+def harmless(text: str) -> str:
+    """Keep a spreadsheet from running a cell; texts that differ stay different."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Join cells (RFC 4180); one that a program might split at another separator is quoted too."""
+    return ",".join(_quoted(cell) for cell in cells) + "\r\n"
+
+
+def _quoted(cell: str) -> str:
+    if any(mark in cell for mark in ',;"\t\r\n|'):
+        return '"' + cell.replace('"', '""') + '"'
+    return cell
