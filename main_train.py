@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any current directory
 MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
+CHECKPOINTS = "checkpoints"  # folder beside the model
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
-CHECKPOINT_DIR = PROJECT_DIR / "model" / "checkpoints"
 SAMPLE_SHA256 = "0a9d3adeae3002314b6621f2d6cfab9dbc53ed8bc54c0727d058a249e0dd1952"  # of the shipped train-small.csv
 SAMPLE_DATA = "synthetic radiographs of a digital phantom, no patients"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
@@ -81,12 +81,13 @@ def check_data(args: argparse.Namespace) -> DataCheck:
 def run(args: argparse.Namespace, data: DataCheck) -> None:
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
-    check_folder(MODEL_PATH.parent, NEEDED_BYTES)
-    with training_lock(MODEL_PATH.parent) if first else contextlib.nullcontext():
+    folder = args.model_path.parent
+    check_folder(folder, NEEDED_BYTES)
+    with training_lock(folder) if first else contextlib.nullcontext():
         if first:
-            sweep_temp_files(MODEL_PATH.parent)
+            sweep_temp_files(folder)
             if "fresh" in args.allow:
-                clear_checkpoints(CHECKPOINT_DIR)
+                clear_checkpoints(folder / CHECKPOINTS)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(args)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
@@ -94,10 +95,10 @@ def run(args: argparse.Namespace, data: DataCheck) -> None:
         }
         devices = start_keras()
         network, history = train(args, cached, devices)
-        info = save(network, cached, history, describe_data(args), leakage=any(data.shared_patients.values()))
+        info = save(args, network, cached, history, leakage=any(data.shared_patients.values()))
         evaluate_and_report(args, cached, network, info, history, boxes)
         if first:
-            clear_checkpoints(CHECKPOINT_DIR)
+            clear_checkpoints(folder / CHECKPOINTS)
 
 
 def start_keras() -> str:
@@ -143,28 +144,38 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
         say(epoch_line(rows[-1], recipe.epochs))
         log(rows)
 
+    checkpoints = args.model_path.parent / CHECKPOINTS
     with StopRequest() as stop:
-        history = fit(network, cached["train"], cached["val"], recipe, CHECKPOINT_DIR, stop, on_epoch)
+        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch)
     return in_float32(network, findings, args.image_size), History(recipe, history)
 
 
 def save(
-    network: "keras.Model", cached: dict[str, CachedSplit], history: History, data: str, leakage: bool
+    args: argparse.Namespace,
+    network: "keras.Model",
+    cached: dict[str, CachedSplit],
+    history: History,
+    leakage: bool,
 ) -> ModelInfo:
-    """Fit thresholds, calibration and feature statistics on the validation split, and save the model."""
+    """Fit thresholds, calibration and input check on the validation split, and save the model."""
     from cxr.network.model_file import save_model
+    from cxr.network.previous_model import keep_previous
     from cxr.training.parallel import alone, is_first
     from cxr.training.validation_fit import describe_model, library_versions
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
-    known = {"data": data, "weights_origin": origin, "settings": settings, "leakage": leakage}
+    known = {"data": describe_data(args), "weights_origin": origin, "settings": settings, "leakage": leakage}
     info = describe_model(network, cached, **known)
     if not is_first():
         return info
-    with alone():  # the file is read back, which is no business of the other processes
-        info = save_model(network, info, MODEL_PATH)
-    say(f"Saved {MODEL_PATH} ({MODEL_PATH.stat().st_size / 1e6:.1f} MB).")
+    path = args.model_path
+    with alone():  # files are read back, which is no business of the other processes
+        kept = keep_previous(path, info.data_fingerprint)
+        info = save_model(network, info, path)
+    if kept:
+        say(f"{path} held a model that was not made from these data; it is kept as {kept.name}.")
+    say(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB).")
     return info
 
 
@@ -190,7 +201,9 @@ def evaluate_and_report(
     if not is_first():  # its devices were needed for the predictions
         return
     with alone():
-        info = save_model(network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), MODEL_PATH)
+        info = save_model(
+            network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), args.model_path
+        )
     predictions = results.predictions
     gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]
@@ -240,7 +253,7 @@ def default_boxes(args: argparse.Namespace) -> Sequence[Box]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR)
+    args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR, model_path=MODEL_PATH)
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,11 +1,12 @@
-"""How often the check of unlike pictures raises its flag, by kind of picture.
+"""How often the input check raises its flag, by kind of picture, and which source it takes a picture for.
 
     python -m benchmarks.bench_input_check
-    python -m benchmarks.bench_input_check --real DIR_OF_REAL_RADIOGRAPHS --photos DIR_OF_PHOTOGRAPHS
+    python -m benchmarks.bench_input_check --set nih test_data.csv DIR_OF_RADIOGRAPHS --photos DIR_OF_PHOTOGRAPHS
 
-Uses the shipped model and the sample's splits. The test split as it is gives the rate of false alarms; every other row
-is something that the model was not trained on, the most of them made from that split. Photographs are the two that
-scikit-learn brings, those of scikit-image where that is installed, and those of --photos; nine pieces of each.
+Each --set is a CSV with an image column and the folder of its images; by default the sample's test split. As they are,
+its pictures give the rate of false alarms. Every other row is something that the model was not trained on, most of them
+made from these pictures. Photographs are the two that scikit-learn brings, those of scikit-image where that is
+installed, and those of --photos; nine pieces of each. Knees and hands are drawn.
 """
 
 import argparse
@@ -21,14 +22,14 @@ import numpy as np
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "openvino" if importlib.util.find_spec("openvino") else "tensorflow")
 
+from benchmarks.limb_pictures import SIDE, hand, knee
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
-from cxr.network.input_check import layout_features, novelty
+from cxr.network.input_check import check_inputs
 from gradcam import MODEL_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_MADE = 60  # pictures of each kind that is drawn and not taken from a file
-SIDE = 512  # pixels of a drawn picture
 SKIMAGE_PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket", "coins", "brick", "grass", "gravel")
 
 Pictures = list[np.ndarray]  # uint8 (height, width) each
@@ -71,6 +72,8 @@ def drawn_pictures() -> Iterator[tuple[str, Pictures]]:
     for name, exponent in (("white noise", 0), ("pink noise", 1), ("brown noise", 2)):
         yield name, [coloured_noise(rng, exponent) for _ in range(NUM_MADE)]
     yield "page of text", [page_of_text(rng) for _ in range(NUM_MADE)]
+    yield "knees", [knee(rng) for _ in range(NUM_MADE)]
+    yield "hands", [hand(rng) for _ in range(NUM_MADE)]
     yield "almost blank", [_clipped(rng.uniform(20, 235) + rng.normal(0, 3, (SIDE, SIDE))) for _ in range(NUM_MADE)]
 
 
@@ -101,22 +104,21 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2GRAY)
 
 
-def read_folder(folder: Path, limit: int) -> Pictures:
-    """Read up to `limit` radiographs of a folder, evenly chosen by name."""
-    paths = sorted(folder.glob("*.png"))
-    if not paths:
-        raise SystemExit(f"{folder}: no PNG files found")
-    return [read_radiograph(path) for path in paths[:: max(1, len(paths) // limit)]][:limit]
+def read_set(table: Path, folder: Path, limit: int) -> Pictures:
+    """Read up to `limit` radiographs of a CSV, evenly chosen by its order."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = [row["Image"] for row in rows]
+    return [read_radiograph(folder / name) for name in names[:: -(-len(names) // limit)]]
 
 
-def flag_rates(predictor: Predictor, pictures: Pictures) -> tuple[float, float, float]:
-    """Return the share of pictures flagged by the features, by the layout, and by one or both of them."""
-    info = predictor.info
-    inputs = np.stack([to_model_input(np.ascontiguousarray(one), info.image_size) for one in pictures])
+def check_pictures(predictor: Predictor, pictures: Pictures) -> tuple[float, list[float]]:
+    """Return the share of pictures that are flagged, and the share of those that are taken for each source."""
+    sources = predictor.info.sources
+    inputs = np.stack([to_model_input(np.ascontiguousarray(one), predictor.info.image_size) for one in pictures])
     pooled = np.concatenate([predictor.predict(one[np.newaxis])[2].mean(axis=(1, 2)) for one in inputs])
-    by_features = novelty([(info.feature_statistics, pooled)]) > 1
-    by_layout = novelty([(info.layout_statistics, layout_features(inputs))]) > 1
-    return by_features.mean(), by_layout.mean(), (by_features | by_layout).mean()
+    unlike, resembled = check_inputs(sources, inputs, pooled)
+    return float((unlike > 1).mean()), [float((resembled == position).mean()) for position in range(len(sources))]
 
 
 def main() -> None:
@@ -124,31 +126,37 @@ def main() -> None:
     parser.add_argument(
         "--model-path", type=Path, default=MODEL_PATH, metavar="FILE", help="(default: the shipped one)"
     )
-    parser.add_argument("--real", type=Path, metavar="DIR", help="folder of real frontal chest radiographs (PNG)")
+    parser.add_argument(
+        "--set",
+        nargs=3,
+        action="append",
+        metavar=("NAME", "CSV", "DIR"),
+        help="radiographs that the model should know; may be repeated (default: the sample's test split)",
+    )
     parser.add_argument("--photos", type=Path, metavar="DIR", help="folder of photographs")
-    parser.add_argument("--limit", type=int, default=240, help="radiographs of the split and of --real (default: 240)")
+    parser.add_argument("--limit", type=int, default=240, metavar="N", help="radiographs of each set (default: 240)")
     args = parser.parse_args()
     predictor = Predictor(args.model_path)
-    if predictor.info.layout_statistics is None:
-        raise SystemExit(f"{args.model_path}: holds no layout statistics. Train again with main_train.py.")
-    with (ROOT / "test_data.csv").open(newline="", encoding="utf-8") as file:
-        names = [row["Image"] for row in csv.DictReader(file)][: args.limit]
-    test = [read_radiograph(ROOT / "images" / name) for name in names]
-
-    print(f"{'share flagged':<30}{'pictures':>9}{'features':>10}{'layout':>10}{'either':>10}")
+    sources = [source.name or "training" for source in predictor.info.sources if source.features is not None]
+    if not sources:
+        raise SystemExit(f"{args.model_path}: holds no statistics for the input check. Train again with main_train.py.")
+    print(f"{'share flagged':<44}{'pictures':>9}{'flagged':>9}" + "".join(f"{f'like {name}':>16}" for name in sources))
 
     def show(name: str, pictures: Pictures) -> None:
-        rates = "".join(f"{share:>10.1%}" for share in flag_rates(predictor, pictures))
-        print(f"{name:<30}{len(pictures):>9}{rates}", flush=True)
+        flagged, resembled = check_pictures(predictor, pictures)
+        print(
+            f"{name:<44}{len(pictures):>9}{flagged:>9.1%}" + "".join(f"{share:>16.1%}" for share in resembled),
+            flush=True,
+        )
 
-    show("test split (false alarms)", test)
-    for name, change in CHANGES.items():
-        show(f"  {name}", [change(picture) for picture in test])
+    for name, table, folder in args.set or [("sample", ROOT / "test_data.csv", ROOT / "images")]:
+        radiographs = read_set(Path(table), Path(folder), args.limit)
+        show(f"{name} (false alarms)", radiographs)
+        for change_name, change in CHANGES.items():
+            show(f"  {name}, {change_name}", [change(picture) for picture in radiographs])
     for name, pictures in drawn_pictures():
         show(name, pictures)
     show("photographs", photographs(args.photos))
-    if args.real is not None:
-        show("real radiographs", read_folder(args.real, args.limit))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def run_small(folder: Path, seconds: float, flags: list[str]) -> int:
     import cxr.training.loop
 
     root, main_train.PROJECT_DIR = main_train.PROJECT_DIR, folder
-    for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
+    for name in ("MODEL_PATH", "START_WEIGHTS_PATH"):
         setattr(main_train, name, folder / getattr(main_train, name).relative_to(root))
     main_train.epoch_logger = lambda logs: lambda rows: history.write_history(rows, logs / "history.csv")
     cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)

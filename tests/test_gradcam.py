@@ -20,7 +20,7 @@ from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY, overlay_heatmap, upsample_heatmap
 from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
 from cxr.imaging.radiograph import decode_radiograph, read_radiograph, to_model_input
-from cxr.network.input_check import AspectStatistics
+from cxr.network.input_check import AspectStatistics, Source
 from cxr.network.model_file import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -314,10 +314,10 @@ def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_p
     write_picture(tmp_path / "x.png", 1)
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
-    elsewhere = AspectStatistics(np.full(64, 9.0), np.eye(64)[:, :1], np.ones(1), 1.0, limit=1.0)
-    monkeypatch.setattr(
-        served_predictor(), "info", dataclasses.replace(served_model().info, layout_statistics=elsewhere)
-    )
+    num_channels = len(served_predictor().head_kernel)
+    far_away = AspectStatistics(np.full(num_channels, 900.0), np.eye(num_channels)[:, :1], np.ones(1), 1.0)
+    elsewhere = Source(features=far_away, centres=(0.0,), spreads=(0.1,))
+    monkeypatch.setattr(served_predictor(), "info", dataclasses.replace(served_model().info, sources=(elsewhere,)))
     run_main(["x.png"])
     assert gradcam.UNUSUAL_TEXT in capsys.readouterr().out
 

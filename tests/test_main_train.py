@@ -25,8 +25,10 @@ from small_network import build_small_network
 import main_train
 from cxr.data.batches import RadiographBatches
 from cxr.network.model_file import load_model, read_model_info
+from cxr.network.previous_model import keep_previous
 from cxr.system.atomic_files import training_lock
 from cxr.training.arguments import parse_args
+from cxr.training.validation_fit import draw_self_check_picture
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
@@ -62,7 +64,7 @@ def project(tmp_path, monkeypatch):
     """A copy of the project's layout with little data; returns its folder."""
     make_data(tmp_path)
     monkeypatch.setattr(main_train, "PROJECT_DIR", tmp_path)
-    for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
+    for name in ("MODEL_PATH", "START_WEIGHTS_PATH"):
         monkeypatch.setattr(main_train, name, tmp_path / getattr(main_train, name).relative_to(ROOT))
     monkeypatch.setattr(
         "cxr.network.densenet.build_network",
@@ -83,6 +85,69 @@ def run(*arguments):
     return main_train.main(
         ["--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "4", *arguments]
     )
+
+
+@pytest.mark.usefixtures("without_report")
+def test_M81_a_model_of_other_data_is_kept_and_one_of_the_same_data_is_not(project, capsys):
+    folder = project / "model"
+    folder.mkdir()
+    path = folder / "chest_xray_densenet_model.h5"
+    path.write_bytes(b"someone's model")
+    assert run("--epochs", "1") == 0
+    assert "it is kept as chest_xray_densenet_model.previous.h5." in capsys.readouterr().out
+    assert (folder / "chest_xray_densenet_model.previous.h5").read_bytes() == b"someone's model"
+
+    first = path.read_bytes()
+    assert run("--epochs", "1", "--seed", "1") == 0  # the same data
+    assert "is kept as" not in capsys.readouterr().out
+    second = path.read_bytes()
+    assert second != first
+
+    for name in ("train-small.csv", "val_data.csv"):  # other data: the first two images are no longer in it
+        lines = (project / name).read_text().splitlines(keepends=True)
+        (project / name).write_text("".join([lines[0], *lines[3:]]))
+    assert run("--epochs", "1") == 0
+    assert "it is kept as chest_xray_densenet_model.previous-2.h5." in capsys.readouterr().out
+    assert (folder / "chest_xray_densenet_model.previous.h5").read_bytes() == b"someone's model"
+    assert (folder / "chest_xray_densenet_model.previous-2.h5").read_bytes() == second
+
+
+@pytest.mark.usefixtures("without_report")
+def test_model_path_is_where_the_model_is_saved_and_nothing_else_is_touched(project, capsys):
+    shipped = project / "model" / "chest_xray_densenet_model.h5"
+    shipped.parent.mkdir()
+    shipped.write_bytes(b"the shipped model")
+    own = project / "own" / "mine.h5"
+    assert run("--epochs", "1", "--model-path", str(own)) == 0
+    assert f"Saved {own}" in capsys.readouterr().out
+    assert read_model_info(own).findings == FINDINGS
+    assert read_model_info(own).test_metrics["num_images"] == COUNTS["test_data.csv"]
+    assert shipped.read_bytes() == b"the shipped model"
+    assert {one.name for one in own.parent.iterdir()} == {"mine.h5", ".train.lock", "checkpoints"}
+    assert [one.name for one in shipped.parent.iterdir()] == [shipped.name]
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model", "a_folder.h5"])
+def test_model_path_must_be_an_h5_file(project, name, capsys):
+    (project / "a_folder.h5").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        run("--model-path", str(project / name))
+    assert stopped.value.code == 2
+    assert "expected the name of a file that ends in .h5" in capsys.readouterr().err
+
+
+def test_previous_model_is_kept_without_links_too(tmp_path, monkeypatch):
+    """As on a file system that knows no hard links; a model that is kept already is not kept twice."""
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    path = tmp_path / "model.h5"
+    path.write_bytes(b"old")
+    assert keep_previous(path, "ab") == tmp_path / "model.previous.h5"
+    assert keep_previous(path, "ab") == tmp_path / "model.previous.h5"
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {
+        "model.h5": b"old",
+        "model.previous.h5": b"old",
+    }
+    assert keep_previous(tmp_path / "none.h5", "ab") is None
 
 
 def test_default_run_makes_model_report_and_history(project, capsys):
@@ -107,8 +172,10 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     np.testing.assert_allclose(
         model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
     )
-    assert info.feature_statistics.mean.shape == (8,)
-    assert info.layout_statistics.mean.shape == (64,)
+    (source,) = info.sources
+    assert (source.name, source.num_images, source.num_patients) == ("", 24, 24)
+    assert (source.features.mean.shape, source.layout.mean.shape) == ((8,), (64,))
+    np.testing.assert_array_equal(info.golden.model_input, draw_self_check_picture(32))
 
     (report,) = (project / "reports").iterdir()
     metrics = json.loads((report / "metrics.json").read_text())
@@ -322,13 +389,13 @@ def test_bad_arguments_are_refused_with_exit_code_2(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_script_has_at_most_15_flags_and_states_every_default(capsys):
+def test_script_has_at_most_18_flags_and_states_every_default(capsys):
     with contextlib.suppress(SystemExit):
         main_train.main(["--help"])
     text = capsys.readouterr().out
     flags = {word.rstrip(",") for word in text.split() if word.startswith("--")} - {"--help"}
     assert {"--weights", "--boxes", "--check"} <= flags
-    assert len(flags) <= 15
+    assert len(flags) <= 18
 
 
 @pytest.mark.slow
@@ -387,6 +454,6 @@ def test_T19_densenet_learns_the_same_weights_to_the_bit():
 
 
 def test_shipped_sample_is_known_to_be_synthetic_and_the_shipped_model_says_so():
-    args = parse_args([], description="", data_dir=ROOT)
+    args = parse_args([], description="", data_dir=ROOT, model_path=ROOT / "model.h5")
     assert "synthetic" in main_train.describe_data(args)
     assert read_model_info(ROOT / "model" / "chest_xray_densenet_model.h5").data == main_train.describe_data(args)

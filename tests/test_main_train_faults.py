@@ -58,7 +58,7 @@ SCRIPT = """
 
     def job(folder, *arguments):
         folder = Path(folder)
-        for name in ("MODEL_PATH", "START_WEIGHTS_PATH", "CHECKPOINT_DIR"):
+        for name in ("MODEL_PATH", "START_WEIGHTS_PATH"):
             setattr(main_train, name, folder / getattr(main_train, name).relative_to(main_train.PROJECT_DIR))
         main_train.PROJECT_DIR = folder
         cxr.network.densenet.build_network = lambda findings, size, *_: build_small_network(findings, size)

@@ -14,14 +14,20 @@ import pytest
 from small_network import build_small_network
 
 from cxr.network import model_file
-from cxr.network.input_check import fit_statistics
+from cxr.network.input_check import (
+    AspectStatistics,
+    Source,
+    check_inputs,
+    distances,
+    fit_source,
+    fit_statistics,
+    layout_features,
+)
 from cxr.network.model_file import INFO_ATTRIBUTE, load_model, read_model_info, save_model
 from cxr.network.model_info import (
-    RECORDS,
     GoldenRadiograph,
     ModelFileError,
     ModelInfo,
-    info_arrays,
     info_from_json,
     info_to_json,
 )
@@ -33,7 +39,12 @@ RADIOGRAPHS = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 1), np.u
 
 def make_info(**changes):
     rng = np.random.default_rng(1)
-    features, layout = (fit_statistics(rng.normal(size=(40, c)), rng.normal(size=(20, c))) for c in (6, 9))
+    rows = [(rng.normal(size=(n, 6)), rng.normal(size=(n, 64))) for n in (40, 20, 30, 10)]
+    sources = (
+        fit_source(*rows[:2], name="nih", description="radiographs", num_images=40, num_patients=31),
+        fit_source(*rows[2:], name="phantom", num_images=30, num_patients=30),
+        Source(name="", num_images=1, num_patients=1),
+    )
     info = ModelInfo(
         findings=FINDINGS,
         image_size=SIZE,
@@ -46,8 +57,8 @@ def make_info(**changes):
         split_sizes={"train": {"images": 4, "patients": 3}},
         test_metrics={"mean_auroc": 0.75, "auroc": {"Mass": 0.75, "Pleural_Thickening": None}},
         settings={"epochs": 3},
-        feature_statistics=features,
-        layout_statistics=layout,
+        test_sets={"nih": {"mean_auroc": 0.75}, "phantom": {"mean_auroc": None, "views": {}}},
+        sources=sources,
         golden=GoldenRadiograph(RADIOGRAPHS[0], np.array([0.25, 0.5], np.float32)),
     )
     return dataclasses.replace(info, **changes)
@@ -86,15 +97,25 @@ def test_saved_file_reloads_to_equal_predictions_and_info(network, saved):
     np.testing.assert_array_equal(model.predict(RADIOGRAPHS, verbose=0), network.predict(RADIOGRAPHS, verbose=0))
     expected = make_info()
     for one in dataclasses.fields(ModelInfo):
-        if one.name not in ("digest", "created", "keras_version", *RECORDS):
+        if one.name not in ("digest", "created", "keras_version", "sources", "golden"):
             assert getattr(info, one.name) == getattr(expected, one.name), one.name
     assert info.keras_version == keras.__version__
     assert len(info.digest) == 64
-    for group in RECORDS:
-        for one in dataclasses.fields(getattr(expected, group)):
-            expected_value = getattr(getattr(expected, group), one.name)
-            np.testing.assert_array_equal(getattr(getattr(info, group), one.name), expected_value)
-            assert np.asarray(getattr(getattr(info, group), one.name)).dtype == np.asarray(expected_value).dtype
+    assert [one.name for one in info.sources] == ["nih", "phantom", ""]
+    pairs = [(info.golden, expected.golden), *zip(info.sources, expected.sources, strict=True)]
+    for found, stored in pairs:
+        assert_equal_records(found, stored)
+
+
+def assert_equal_records(found, stored):
+    """Compare values and types, and the records within records."""
+    for one in dataclasses.fields(stored):
+        value, expected = getattr(found, one.name), getattr(stored, one.name)
+        if isinstance(expected, AspectStatistics):
+            assert_equal_records(value, expected)
+        else:
+            np.testing.assert_array_equal(value, expected)
+            assert np.asarray(value).dtype == np.asarray(expected).dtype
 
 
 def test_saved_file_has_one_json_attribute_and_no_optimiser(saved):
@@ -112,16 +133,40 @@ def test_undefined_numbers_are_stored_as_null(network, tmp_path):
     assert found.test_metrics == {"auroc": [None, 1.0]}
 
 
-def test_info_of_version_1_still_loads_with_its_own_limit():
-    info = make_info(layout_statistics=None)
-    arrays = info_arrays(info)
-    del arrays["feature_statistics.limit"]
-    arrays["feature_statistics.reference_distances"] = np.linspace(0.5, 2.5, 101)
-    plain = json.loads(info_to_json(info)) | {"schema_version": 1}
-    found = info_from_json(json.dumps(plain), arrays)
-    assert found.feature_statistics.limit == pytest.approx(2.48)  # the 99th percentile
-    np.testing.assert_array_equal(found.feature_statistics.mean, info.feature_statistics.mean)
-    assert (found.layout_statistics, found.schema_version) == (None, 2)
+def old_form(version):
+    """ModelInfo's JSON and arrays as files of schema version 1 and 2 hold them: one source, a limit for each aspect."""
+    rng = np.random.default_rng(6)
+    statistics = {"feature_statistics": fit_statistics(rng.normal(size=(40, 6)))}
+    if version == 2:
+        statistics["layout_statistics"] = fit_statistics(rng.normal(size=(40, 64)))
+    arrays = {
+        f"{group}.{one.name}": np.asarray(getattr(record, one.name))
+        for group, record in statistics.items()
+        for one in dataclasses.fields(record)
+    }
+    if version == 1:
+        arrays["feature_statistics.reference_distances"] = np.linspace(0.5, 2.5, 101)  # the 99th percentile is 2.48
+    else:
+        arrays |= {"feature_statistics.limit": np.asarray(2.48), "layout_statistics.limit": np.asarray(1.5)}
+    plain = json.loads(info_to_json(make_info(sources=(), golden=None, data="a phantom")))
+    for name in ("sources", "test_sets"):
+        del plain[name]
+    return json.dumps(plain | {"schema_version": version}), arrays, statistics
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_info_of_older_versions_still_loads_with_its_own_limits(version):
+    text, arrays, statistics = old_form(version)
+    (source,) = info_from_json(text, arrays).sources
+    assert (source.name, source.description, source.num_images, source.num_patients) == ("", "a phantom", 4, 3)
+    usual = np.zeros((1, 32, 32, 1), np.uint8)
+    direction = statistics["feature_statistics"].components[:, 0]
+    step = direction * np.sqrt(6 * statistics["feature_statistics"].variances[0])  # distance 1
+    for distance in (2.3, 2.47, 2.49, 2.6):
+        pooled = (statistics["feature_statistics"].mean + distance * step)[np.newaxis]
+        layout_is_odd = version == 2 and distances(statistics["layout_statistics"], layout_features(usual))[0] > 1.3
+        assert not layout_is_odd
+        assert (check_inputs([source], usual, pooled)[0][0] > 1) == (distance > 2.48)
 
 
 def test_save_prints_and_warns_nothing(network, tmp_path, capfd, caplog):
@@ -186,6 +231,31 @@ def test_M04_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path
     print(f"200 flipped bits: {refused} files refused, {changed} changed ones served")
     assert 0 < refused < 200
     assert changed == 0
+
+
+def heap_objects(content):
+    """Yield where the size of each object of the file's heaps stands, by a plain walk over an intact file."""
+    start = content.find(b"GCOL")
+    while start >= 0:
+        end, position = start + int.from_bytes(content[start + 8 : start + 16], "little"), start + 16
+        while position + 16 <= end:
+            yield position + 8
+            size = int.from_bytes(content[position + 8 : position + 16], "little")
+            position += size if content[position : position + 2] == b"\0\0" else 16 + (size + 7) // 8 * 8
+        start = content.find(b"GCOL", start + 4)
+
+
+def test_M80_sizes_that_would_keep_hdf5_busy_for_ever_are_refused(saved, tmp_path):
+    """HDF5 adds these sizes up without a check; a large one turns its walk back to the objects that it has seen."""
+    content = saved.read_bytes()
+    places = list(heap_objects(content))
+    assert len(places) > 4
+    for place in places:
+        for size in (2**64 - 16, 2**63, 2**40):
+            damaged = content[:place] + size.to_bytes(8, "little") + content[place + 8 :]
+            (tmp_path / "endless.h5").write_bytes(damaged)
+            with pytest.raises(ModelFileError, match="does not add up"):
+                read_model_info(tmp_path / "endless.h5")
 
 
 def test_M04_twin_without_the_digest_changed_files_are_served(network, saved, tmp_path, monkeypatch):
@@ -260,7 +330,7 @@ def claim_terabytes(file):
         (set_nan, "conv1_conv/kernel holds NaN or Inf"),
         (shrink_findings, r"expected input .* and output \(None, 1\) for 1 findings .* found .* \(None, 2\)"),
         (change_image_size, r"expected input \(None, 64, 64, 1\)"),
-        (raise_schema, "expected ModelInfo of schema version 2, found 99"),
+        (raise_schema, "expected ModelInfo of schema version 3, found 99"),
         (drop_info, "a Keras file without ModelInfo"),
         (
             change_layer("pooled", class_name="Lambda"),

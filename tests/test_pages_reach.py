@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from browser import WCAG, running_site, upload_of, watch
 
-from cxr.network.input_check import AspectStatistics
+from cxr.network.input_check import AspectStatistics, Source
 from cxr.site.model_slot import ModelSlot
 
 
@@ -209,13 +209,8 @@ def test_with_reduced_motion_nothing_turns(open_page):
 
 def test_while_the_model_loads_the_page_waits_and_goes_on_by_itself(open_page, predictor):
     pooled = predictor.head_kernel.shape[0]
-    never_usual = AspectStatistics(
-        np.zeros(pooled, np.float32),
-        np.eye(pooled, 2, dtype=np.float32),
-        np.ones(2, np.float32),
-        1.0,
-        limit=1e-6,
-    )
+    far_away = AspectStatistics(np.full(pooled, 900.0), np.eye(pooled, 2), np.ones(2), 1.0)
+    never_usual = (Source(features=far_away, centres=(0.0,), spreads=(0.1,)),)
     slot = ModelSlot("here")
     with running_site(slot) as address:
         page = open_page(base_url=address)
@@ -223,7 +218,7 @@ def test_while_the_model_loads_the_page_waits_and_goes_on_by_itself(open_page, p
         assert "the model is loading" in page.inner_text("main [role=status]")
         assert page.locator("form").count() == 0
         slot.predictor = copy.copy(predictor)
-        slot.predictor.info = dataclasses.replace(slot.predictor.info, feature_statistics=never_usual)
+        slot.predictor.info = dataclasses.replace(slot.predictor.info, sources=never_usual)
         slot.state = "ready"
         page.wait_for_selector("form.upload")
         open_result(page)

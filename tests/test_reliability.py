@@ -54,7 +54,7 @@ def differences(document: str, tests: dict[str, set[str]]) -> list[str]:
 
 def test_every_fault_has_a_line():
     expected = {f"{group}{number:02}" for group, count in NUM_ROWS.items() for number in range(1, count + 1)}
-    assert set(rows_of(DOCUMENT)) == expected
+    assert expected <= set(rows_of(DOCUMENT))  # those that were found later have numbers of their own
 
 
 def test_document_and_tests_agree():

@@ -59,6 +59,11 @@ class Split:
         return Split(self.name, images, patients, self.labels[rows], self.findings, lines)
 
 
+def top_folder(image: str) -> str:
+    """Return the folder that an image name begins with, such as "nih" of "nih/00000001_000.png"; empty without one."""
+    return image.partition("/")[0] if "/" in image else ""
+
+
 @dataclass(frozen=True)
 class CellRules:
     """Say how label cells that are neither 0 nor 1 are read.

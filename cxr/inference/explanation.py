@@ -11,8 +11,7 @@ import numpy as np
 
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.imaging.radiograph import to_model_input
-from cxr.network.input_check import layout_features, novelty
-from cxr.network.model_info import ModelInfo
+from cxr.network.input_check import check_inputs
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
@@ -30,19 +29,21 @@ class Explanation:
         probabilities, logits: float32 (findings,).
         heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit;
             None where they could not be computed.
-        novelty: how far the radiograph lies from the training radiographs, as a multiple of the limit that about 1 %
+        distance: how far the radiograph lies from the training radiographs, as a multiple of the limit that about 1 %
             of radiographs like the validation split's exceed; None where the model file holds no statistics.
+        source: position in ModelInfo's sources of the one that the radiograph resembles; None as above.
     """
 
     probabilities: np.ndarray
     logits: np.ndarray
     heatmaps: np.ndarray | None
-    novelty: float | None
+    distance: float | None
+    source: int | None = None
 
     @property
     def unusual(self) -> bool:
         """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
-        return self.novelty is not None and self.novelty > 1
+        return self.distance is not None and self.distance > 1
 
 
 def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bool = True) -> Explanation:
@@ -60,23 +61,9 @@ def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bo
             raise
         logger.exception("The heatmaps failed; the answer goes out without them.")
         maps = None
-    unlike = measure_novelty(predictor.info, model_input[np.newaxis], features.mean(axis=(1, 2)))
-    return Explanation(probabilities[0], logits[0], maps, None if unlike is None else float(unlike[0]))
-
-
-def measure_novelty(info: ModelInfo, model_inputs: np.ndarray, pooled: np.ndarray) -> np.ndarray | None:
-    """Measure how unlike the training radiographs model inputs are, from them and their pooled features.
-
-    Args:
-        model_inputs: uint8 (n, size, size, 1).
-        pooled: float (n, channels).
-
-    Returns:
-        float32 (n,), above 1 where the answer should not be trusted; None where the model file holds no statistics.
-    """
-    aspects = [(info.feature_statistics, pooled), (info.layout_statistics, layout_features(model_inputs))]
-    known = [(statistics, rows) for statistics, rows in aspects if statistics is not None]
-    return novelty(known) if known else None
+    checked = check_inputs(predictor.info.sources, model_input[np.newaxis], features.mean(axis=(1, 2)))
+    distance, source = (None, None) if checked is None else (float(checked[0][0]), int(checked[1][0]))
+    return Explanation(probabilities[0], logits[0], maps, distance, source)
 
 
 def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:

@@ -26,6 +26,8 @@ MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the gu
 INFO_ATTRIBUTE = "cxr_model_info"
 ARRAYS_GROUP = "cxr_arrays"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAP_SIGNATURE = b"GCOL\1\0\0\0"  # of a global heap collection: name, version, reserved bytes
+HEAP_OBJECT_HEADER = 16  # bytes, of a heap's objects and of the heap itself
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, used-up quota, limit of the file size
 SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside the weights
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
@@ -132,6 +134,7 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
     path = Path(path)
     _check_keras_version()
     _check_signature(path)
+    _check_heaps(path)
     try:
         with h5py.File(path, "r") as file:
             info = _read_info(file, path)
@@ -266,6 +269,31 @@ def _check_signature(path: Path) -> None:
     if start != HDF5_SIGNATURE:
         kind = "an empty file" if not start else f"a file that starts with {start!r}"
         raise ModelFileError(f"{path}: expected an HDF5 model file, found {kind}. Train one with main_train.py.")
+
+
+def _check_heaps(path: Path) -> None:
+    """Walk the file's global heaps, which hold the texts of its attributes, before HDF5 does.
+
+    HDF5 adds up the sizes that stand in a heap without a check (H5HG, version 1.14.6): one flipped bit has it turn
+    back and read the same objects for ever. The layout is that of the HDF5 File Format Specification, III.E.
+    """
+    data = path.read_bytes()
+    start = data.find(HEAP_SIGNATURE)
+    while start >= 0:
+        end = start + int.from_bytes(data[start + 8 : start + 16], "little")
+        position = start + HEAP_OBJECT_HEADER
+        while position + HEAP_OBJECT_HEADER <= end <= len(data):
+            size = int.from_bytes(data[position + 8 : position + 16], "little")
+            is_free_space = data[position : position + 2] == b"\0\0"  # its size counts its own header
+            if is_free_space and size == 0:
+                break
+            position += size if is_free_space else HEAP_OBJECT_HEADER + -(-size // 8) * 8
+        if not end - HEAP_OBJECT_HEADER < position <= end <= len(data):
+            raise ModelFileError(
+                f"{path}: damaged: the heap at byte {start} does not add up. Restore the file or train again with "
+                "main_train.py."
+            )
+        start = data.find(HEAP_SIGNATURE, start + 8)
 
 
 def _check_keras_version() -> None:

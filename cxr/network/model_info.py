@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from cxr.network.input_check import AspectStatistics
+from cxr.network.input_check import AspectStatistics, Source
 
-SCHEMA_VERSION = 2
-READABLE_VERSIONS = (1, 2)  # 1 checks for unlike pictures by the pooled features alone
+SCHEMA_VERSION = 3
+# 1 and 2 know one source of training radiographs and one test set; 1 checks inputs by the pooled features alone.
+READABLE_VERSIONS = (1, 2, 3)
+ASPECTS = ("features", "layout")  # of a source; their statistics are arrays
+OLD_NAMES = {"features": "feature_statistics", "layout": "layout_statistics"}  # of these arrays, before version 3
+OLD_SPREAD = 0.1  # of a log-distance: a distance a tenth below the old limit counts as nothing odd
 DISCLAIMER = "Prototype for education. Not intended for clinical use."
 
 
@@ -52,9 +56,10 @@ class ModelInfo:
         data_fingerprint: SHA-256 over the labels and image files that the model was trained with.
         split_sizes: {"train": {"images": n, "patients": m}, "val": ..., "test": ...}.
         test_metrics: summary of the test split. Empty before the evaluation.
+        test_sets: summary of each test set by its name, the test split's first. Empty before the evaluation.
         settings: the training settings and the library versions.
         leakage: True where the run was told to accept patients shared between splits.
-        feature_statistics, layout_statistics: of the training radiographs, for the check of unlike pictures.
+        sources: the training radiographs by their origin, with the statistics of the input check.
         golden: a radiograph with its probabilities.
     """
 
@@ -70,6 +75,7 @@ class ModelInfo:
     data_fingerprint: str = ""
     split_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
+    test_sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     leakage: bool = False
     disclaimer: str = DISCLAIMER
@@ -77,32 +83,30 @@ class ModelInfo:
     created: str = ""
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
-    feature_statistics: AspectStatistics | None = None
-    layout_statistics: AspectStatistics | None = None
+    sources: tuple[Source, ...] = ()
     golden: GoldenRadiograph | None = None
-
-
-# The fields of ModelInfo that hold arrays; they are stored as data sets, not in the JSON.
-RECORDS = {
-    "feature_statistics": AspectStatistics,
-    "layout_statistics": AspectStatistics,
-    "golden": GoldenRadiograph,
-}
 
 
 def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
     """Collect the arrays that are stored as data sets, under the names they have in the file."""
-    arrays = {}
-    for group in RECORDS:
-        record = getattr(info, group)
-        if record is not None:
-            names = [one.name for one in dataclasses.fields(record)]
-            arrays |= {f"{group}.{name}": np.asarray(getattr(record, name)) for name in names}
-    return arrays
+    records = {"golden": info.golden}
+    for position, source in enumerate(info.sources):
+        records |= {f"sources.{position}.{aspect}": getattr(source, aspect) for aspect in ASPECTS}
+    return {
+        f"{group}.{one.name}": np.asarray(getattr(record, one.name))
+        for group, record in records.items()
+        if record is not None
+        for one in dataclasses.fields(record)
+    }
 
 
 def info_to_json(info: ModelInfo) -> str:
-    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info) if one.name not in RECORDS}
+    """Return all of ModelInfo but its arrays as JSON."""
+    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info) if one.name != "golden"}
+    plain["sources"] = [
+        {one.name: getattr(source, one.name) for one in dataclasses.fields(source) if one.name not in ASPECTS}
+        for source in info.sources
+    ]
     return json.dumps(_plain(plain), allow_nan=False, sort_keys=True)
 
 
@@ -134,13 +138,47 @@ def info_from_json(text: str, arrays: dict[str, np.ndarray]) -> ModelInfo:
         )
     for name in ("findings", "thresholds", "feature_shape"):
         plain[name] = tuple(plain[name])
-    records: dict[str, dict[str, Any]] = {name: {} for name in RECORDS}
+    records: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
-        group, one = name.split(".")
-        records[group][one] = array if array.ndim else array.item()
-    if plain["schema_version"] == 1 and records["feature_statistics"]:
-        # It holds the percentiles 0 to 100 of the validation distances, the last but one of which was the limit.
-        records["feature_statistics"]["limit"] = float(records["feature_statistics"].pop("reference_distances")[99])
-    plain["schema_version"] = SCHEMA_VERSION
-    plain |= {name: RECORDS[name](**values) for name, values in records.items() if values}
+        group, one = name.rsplit(".", 1)
+        records.setdefault(group, {})[one] = array if array.ndim else array.item()
+    golden = records.pop("golden", None)
+    if plain["schema_version"] < 3:
+        plain["sources"], records = _only_source(plain, records)
+    plain["sources"] = tuple(
+        _source(one, {aspect: records.get(f"sources.{position}.{aspect}") for aspect in ASPECTS})
+        for position, one in enumerate(plain["sources"])
+    )
+    plain |= {"schema_version": SCHEMA_VERSION, "golden": None if golden is None else GoldenRadiograph(**golden)}
     return ModelInfo(**plain)
+
+
+def _source(plain: dict[str, Any], records: dict[str, dict[str, Any] | None]) -> Source:
+    statistics = {name: AspectStatistics(**record) for name, record in records.items() if record is not None}
+    return Source(**plain | {name: tuple(plain[name]) for name in ("centres", "spreads")} | statistics)
+
+
+def _only_source(
+    plain: dict[str, Any], records: dict[str, dict[str, Any]]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Describe the training radiographs of a file of schema version 1 or 2 as one source, with its records.
+
+    Those files hold a limit of the distance for each aspect; score and limit are made such that it stays what it was.
+    """
+    found = {aspect: dict(records[old]) for aspect, old in OLD_NAMES.items() if old in records}
+    limits = []
+    for record in found.values():
+        # Version 1 holds the percentiles 0 to 100 of the validation distances, the last but one of which was the limit.
+        percentiles = record.pop("reference_distances", None)
+        limits.append(float(record.pop("limit") if percentiles is None else percentiles[99]))
+    train = plain["split_sizes"].get("train", {})
+    source = {
+        "name": "",
+        "description": plain["data"],
+        "num_images": train.get("images", 0),
+        "num_patients": train.get("patients", 0),
+        "centres": [math.log(limit) - OLD_SPREAD for limit in limits],
+        "spreads": [OLD_SPREAD] * len(limits),
+        "limit": 1.0,
+    }
+    return [source], {f"sources.0.{aspect}": record for aspect, record in found.items()}

@@ -38,7 +38,7 @@ def build_answer(
         "height": int(size[0]),
         "notices": [*notices, *missing],
         "input_check": {
-            "distance": None if explanation.novelty is None else _rounded(explanation.novelty),
+            "distance": None if explanation.distance is None else _rounded(explanation.distance),
             "unusual": unusual,
             "text": UNUSUAL_TEXT if unusual else "",
         },

@@ -9,8 +9,12 @@ from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
 
 
-def parse_args(argv: list[str] | None, *, description: str, data_dir: Path) -> argparse.Namespace:
-    """Read the command line; `data_dir` holds the CSVs and images that are taken by default."""
+def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, model_path: Path) -> argparse.Namespace:
+    """Read the command line; `data_dir` holds the CSVs and images that are taken by default.
+
+    Args:
+        model_path: where the model is saved by default.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -48,13 +52,21 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path) -> a
         choices=("files", "deep"),
         help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
     )
-    _add_training_flags(parser)
+    _add_training_flags(parser, model_path)
     return parser.parse_args(argv)
 
 
-def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> None:
     """Add the flags of the training itself."""
     training = parser.add_argument_group("training")
+    training.add_argument(
+        "--model-path",
+        type=_model_path,
+        metavar="FILE",
+        default=model_path,
+        help="where the model is saved; a model of other data there is kept as FILE's name with .previous "
+        "(default: model/chest_xray_densenet_model.h5)",
+    )
     rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
     numbers = (
         ("--image-size", "PIXELS", _number(int, 32, 1024), 192, "side of the model input (default: 192)"),
@@ -85,6 +97,14 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         help="boxes in NIH's BBox_List format, to score the heatmaps on the test split "
         "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
     )
+
+
+def _model_path(text: str) -> Path:
+    """Check the value of --model-path, for argparse."""
+    path = Path(text)
+    if path.suffix != ".h5" or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected the name of a file that ends in .h5; received {text!r}")
+    return path
 
 
 def _comma_separated(text: str) -> list[str]:

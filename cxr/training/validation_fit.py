@@ -1,4 +1,4 @@
-"""From a trained network to a complete ModelInfo: thresholds, calibration, feature statistics, the golden radiograph.
+"""From a trained network to a complete ModelInfo: thresholds, calibration, the input check, the self-check picture.
 
 Everything is fitted on the validation split; the test split is not touched here.
 """
@@ -8,33 +8,43 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 
 from cxr.data.cache import CachedSplit
+from cxr.data.labels import Split, top_folder
 from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
-from cxr.network.input_check import AspectStatistics, fit_statistics, layout_features
+from cxr.network.input_check import Source, fit_source, layout_features
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.training.loop import layer_output, predict_split
 
-MAX_STATISTICS_IMAGES = 2000  # training radiographs behind the check of unlike pictures: two per feature
+MAX_STATISTICS_IMAGES = 2000  # training radiographs of a source behind the input check: two per feature
+MIN_REFERENCE = 30  # validation radiographs of a source that its limit needs; with fewer some are taken from training
+HELD_OUT_SHARE = 0.2  # of the training radiographs of a source, then
+SELF_CHECK_SEED = 0
 BATCH_SIZE = 32
 
 
-def describe_model(network: keras.Model, cached: dict[str, CachedSplit], **known: Any) -> ModelInfo:
+def describe_model(
+    network: keras.Model, cached: dict[str, CachedSplit], descriptions: Mapping[str, str] | None = None, **known: Any
+) -> ModelInfo:
     """Fit on the validation split all that a reader of the model file needs.
 
     Args:
         network: trained, from `build_network`.
         cached: the splits by name; "test" is only counted.
+        descriptions: what the radiographs of each source are, in words; a source is a folder that the names of its
+            training images begin with. The others are of one source without a name.
         known: other fields of ModelInfo, such as the weights' origin.
     """
-    val = cached["val"]
-    logits = predict_split(layer_output(network, "logits"), val, BATCH_SIZE)
+    val, logits_of = cached["val"], layer_output(network, "logits")
+    logits = predict_split(logits_of, val, BATCH_SIZE)
     calibration = fit_calibration(val.split.labels, logits)
     return ModelInfo(
         findings=val.split.findings,
@@ -47,8 +57,8 @@ def describe_model(network: keras.Model, cached: dict[str, CachedSplit], **known
             name: {"images": len(one), "patients": len(set(one.split.patients))} for name, one in cached.items()
         },
         data_fingerprint=_fingerprint(cached),
-        golden=GoldenRadiograph(np.array(val.model_inputs[0]), sigmoid(logits[0]).astype(np.float32)),
-        **_aspect_statistics(network, cached["train"], val),
+        golden=_self_check(logits_of, val.split.findings, val.image_size),
+        sources=_fit_sources(network, cached["train"], val, {"": known.get("data", ""), **(descriptions or {})}),
         **known,
     )
 
@@ -66,18 +76,56 @@ def _fingerprint(cached: dict[str, CachedSplit]) -> str:
     return hashlib.sha256("".join(one.fingerprint for one in cached.values()).encode()).hexdigest()
 
 
-def _aspect_statistics(network: keras.Model, train: CachedSplit, val: CachedSplit) -> dict[str, AspectStatistics]:
-    """Fit ModelInfo's statistics on training radiographs as they are, not augmented; none where there are too few."""
-    if len(train) < 2 or len(val) < 2:
-        return {}
-    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:MAX_STATISTICS_IMAGES])
-    train, pooled = train.select(rows), layer_output(network, "pooled")
-    return {
-        "feature_statistics": fit_statistics(
-            predict_split(pooled, train, BATCH_SIZE), predict_split(pooled, val, BATCH_SIZE)
-        ),
-        "layout_statistics": fit_statistics(layout_features(train.model_inputs), layout_features(val.model_inputs)),
-    }
+def _self_check(logits_of: keras.Model, findings: tuple[str, ...], image_size: int) -> GoldenRadiograph:
+    """Return a drawn picture with the network's answer; a radiograph would hand a patient on with the model."""
+    picture = draw_self_check_picture(image_size)
+    labels = np.zeros((1, len(findings)), np.float32)
+    drawn = CachedSplit(Split("self-check", ("drawn",), ("",), labels, findings), picture[np.newaxis], "")
+    logits = predict_split(logits_of, drawn, BATCH_SIZE)
+    return GoldenRadiograph(picture, sigmoid(logits[0]).astype(np.float32))
+
+
+def draw_self_check_picture(image_size: int) -> np.ndarray:
+    """Draw smooth blotches from a fixed seed: uint8 (size, size, 1), the same for every model of that size."""
+    rng = np.random.default_rng(SELF_CHECK_SEED)
+    coarse = [rng.uniform(0, 255, (cells, cells)).astype(np.float32) for cells in (3, 8, 24)]
+    layers = [cv2.resize(one, (image_size, image_size), interpolation=cv2.INTER_LINEAR) for one in coarse]
+    return np.clip(np.rint(np.mean(layers, axis=0)), 0, 255).astype(np.uint8)[..., np.newaxis]
+
+
+def _fit_sources(
+    network: keras.Model, train: CachedSplit, val: CachedSplit, descriptions: Mapping[str, str]
+) -> tuple[Source, ...]:
+    """Fit the input check to each source, on training radiographs as they are, not augmented."""
+    sources = []
+    pooled = layer_output(network, "pooled")
+    for name, description in descriptions.items():
+        rows, reference = (_rows_of(name, one.split.images, descriptions) for one in (train, val))
+        known = {
+            "name": name,
+            "description": description,
+            "num_images": len(rows),
+            "num_patients": len({train.split.patients[row] for row in rows}),
+        }
+        if not len(rows):
+            continue
+        chosen = np.random.default_rng(0).permutation(rows)[:MAX_STATISTICS_IMAGES]
+        parts = [train.select(chosen), val.select(reference)]
+        if len(reference) < MIN_REFERENCE and HELD_OUT_SHARE * len(chosen) >= MIN_REFERENCE:
+            num_held_out = int(HELD_OUT_SHARE * len(chosen))
+            parts = [train.select(chosen[num_held_out:]), train.select(chosen[:num_held_out])]
+        if min(map(len, parts)) < 2:
+            sources.append(Source(**known))
+            continue
+        fitted = [(predict_split(pooled, one, BATCH_SIZE), layout_features(one.model_inputs)) for one in parts]
+        sources.append(fit_source(*fitted, **known))
+    return tuple(sources)
+
+
+def _rows_of(source: str, images: Sequence[str], sources: Mapping[str, str]) -> np.ndarray:
+    """Return the positions of a source's images; those of no named source are the nameless one's."""
+    folders = [top_folder(image) for image in images]
+    return np.flatnonzero([(folder if folder in sources else "") == source for folder in folders])
 
 
 def library_versions() -> dict[str, str]:
