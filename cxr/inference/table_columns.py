@@ -26,8 +26,8 @@ def table_row(
 ) -> list[str]:
     """Return one row under `table_header`; cells that have no value are empty."""
     cells = [cell for column in columns for cell in _cells_of(column, info, answer)]
-    verdict = UNCHECKED if answer.novelty is None else UNUSUAL if answer.unusual else USUAL
-    value = "" if answer.novelty is None else f"{answer.novelty:.4g}"
+    verdict = UNCHECKED if answer.distance is None else UNUSUAL if answer.unusual else USUAL
+    value = "" if answer.distance is None else f"{answer.distance:.4g}"
     return [harmless(name), *cells, verdict, value, " ".join(notices), info.digest]
 
 
