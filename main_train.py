@@ -31,11 +31,11 @@ from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import LabelError
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
+from cxr.report.history import History, epoch_line, epoch_logger
 from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
 from cxr.training.checkpoint import ResumeError, clear_checkpoints
-from cxr.training.history import History, epoch_line, epoch_logger
 from cxr.training.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.training.stopping import DivergedError, Stopped, StopRequest
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, data: DataCheck) -> None:
             for name, split in data.splits.items()
         }
         devices = start_keras()
-        network, history = train(args, cached, devices)
+        network, history = train(args, cached, devices, boxes)
         info = save(args, network, cached, history, leakage=any(data.shared_patients.values()))
         evaluate_and_report(args, cached, network, info, history, boxes)
         if first:
@@ -118,7 +118,9 @@ def start_keras() -> str:
     return devices
 
 
-def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str) -> tuple["keras.Model", History]:
+def train(
+    args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str, boxes: Sequence[Box]
+) -> tuple["keras.Model", History]:
     """Build and train the network; return it with its best weights, and the run's history."""
     import keras
 
@@ -126,6 +128,7 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
     from cxr.network.start_weights import load_start_weights
     from cxr.training.loop import fit
     from cxr.training.parallel import is_first
+    from cxr.training.targets import training_targets
     from cxr.training.validation_fit import in_float32
 
     findings, precision = cached["train"].split.findings, choose_precision()
@@ -135,6 +138,8 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
     if start.note:
         say(start.note)
     recipe = choose_recipe(args, start, precision)
+    grid = network.get_layer("relu").output.shape[1:3]
+    targets = training_targets(cached["train"].split, boxes, grid, args.box_weight, args.soft_labels)
     say(
         f"Training on {keras.backend.backend()}, {devices}, in {precision} from {start.origin}, {recipe.epochs} epochs."
     )
@@ -146,7 +151,7 @@ def train(args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str
 
     checkpoints = args.model_path.parent / CHECKPOINTS
     with StopRequest() as stop:
-        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch)
+        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets)
     return in_float32(network, findings, args.image_size), History(recipe, history)
 
 
@@ -235,9 +240,20 @@ def choose_recipe(args: argparse.Namespace, start: "StartWeights", precision: st
         loss=args.loss,
         seed=args.seed,
         head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if new_head else 0,
+        weight_decay=args.weight_decay,
         weights_origin=start.origin,
         precision=precision,
+        augmentation=args.augment,
+        mixup=args.mixup,
+        box_weight=args.box_weight,
+        boxes=describe_file(args.boxes) if args.box_weight else "",
+        soft_labels=describe_file(args.soft_labels),
     )
+
+
+def describe_file(path: Path | None) -> str:
+    """Return a file's name and the start of its digest, so that a resumed run notices another file; "" for none."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path else ""
 
 
 def describe_data(args: argparse.Namespace) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cxr.data import cache
-from cxr.data.batches import AugmentationLimits, RadiographBatches, affine_matrix, augment, prepare_ahead
+from cxr.data.augmentation import AugmentationLimits, affine_matrix, augment
+from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.labels import Split
 from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
@@ -279,7 +280,7 @@ def test_augmentation_stays_within_its_limits_and_never_flips():
     dots = [(30, 30), (70, 35), (35, 75)]
     shown = []
     for draw in range(60):
-        corners = [centre_of(augment(dot_at(*dot), np.random.default_rng(draw), limits)) for dot in dots]
+        corners = [centre_of(augment(dot_at(*dot), np.random.default_rng(draw), limits)[0]) for dot in dots]
         (ax, ay), (bx, by), (cx, cy) = corners
         area = ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax)) / 2
         angle = np.degrees(np.arctan2(by - ay, bx - ax) - np.arctan2(5, 40))
@@ -301,7 +302,7 @@ def test_augmentation_changes_brightness_and_contrast_as_one_line_through_the_gr
     ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))[..., np.newaxis]
     lines = []
     for draw in range(40):
-        out = augment(ramp, np.random.default_rng(draw), limits)[0, :, 0].astype(float)
+        out = augment(ramp, np.random.default_rng(draw), limits)[0][0, :, 0].astype(float)
         inside = (out > 0) & (out < 255)
         slope, offset = np.polyfit(np.arange(256)[inside], out[inside], 1)
         np.testing.assert_allclose(out[inside], (slope * np.arange(256) + offset)[inside], atol=0.6)

@@ -23,6 +23,7 @@ from cxr.data.batches import RadiographBatches
 from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.network.densenet import build_network
+from cxr.report.history import epoch_line, epoch_logger
 from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
 from cxr.system.terminal import quiet_stderr
 from cxr.training import loop
@@ -35,7 +36,6 @@ from cxr.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from cxr.training.history import epoch_line, epoch_logger
 from cxr.training.loop import fit, predict_split
 from cxr.training.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
 from cxr.training.recipe import Recipe, count_warmup_steps, learning_rate_at, phase_at

@@ -1,37 +1,27 @@
-"""Batches of a cached split, and the augmentation of training radiographs.
+"""Batches of a cached split, the training split's shuffled and augmented.
 
 Everything random is a function of (seed, epoch, row): a run that was stopped goes on with the very same batches.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
-import cv2
 import keras
 import numpy as np
 
+from cxr.data.augmentation import AugmentationLimits, augment, mix
+from cxr.data.boxes import BoxTargets
 from cxr.data.cache import CachedSplit
 
 NUM_PREPARED = 4  # batches made ahead of the training step
-
-
-@dataclass(frozen=True)
-class AugmentationLimits:
-    """The largest change of each kind; every radiograph gets a uniform draw between minus and plus the limit.
-
-    There is no left-right flip: it would move the heart to the right side.
-    """
-
-    rotation: float = 7.0  # degrees
-    shift: float = 0.05  # share of the side
-    zoom: float = 0.08  # 0.08: between 1/1.08 and 1.08 times
-    brightness: float = 20.0  # grey levels
-    contrast: float = 0.15  # share of a grey level's distance from mid-grey
+MIXUP_STREAM = 1  # keeps the numbers drawn for a batch apart from those drawn for a row
 
 
 class RadiographBatches(keras.utils.PyDataset):
-    """Batches (model inputs uint8 (b, size, size, 1), labels float32 (b, findings)) of a cached split."""
+    """Batches (model inputs uint8 (b, size, size, 1), labels float32 (b, findings)) of a cached split.
+
+    With boxes the second part is a pair: the labels, and `box_coverage` of every picture, float32 (b, h, w, findings).
+    """
 
     def __init__(
         self,
@@ -41,6 +31,8 @@ class RadiographBatches(keras.utils.PyDataset):
         seed: int = 0,
         limits: AugmentationLimits | None = None,
         own_rows: Callable[[int], slice] = slice,
+        mixup: float = 0.0,
+        boxes: BoxTargets | None = None,
     ) -> None:
         """Set up the batches; `set_epoch` chooses the epoch.
 
@@ -49,11 +41,15 @@ class RadiographBatches(keras.utils.PyDataset):
                 it the rows come in the split's order, as they are, all of them.
             limits: of the augmentation (default: AugmentationLimits()).
             own_rows: number of rows in a batch -> those that are prepared here; the others are another process's.
+            mixup: every training picture is blended with another one of its batch, and their labels with them, by a
+                share drawn from Beta(mixup, mixup) (Zhang et al. 2018, "mixup"); 0 for none. The boxes are those of
+                the picture with the larger share.
+            boxes: where the findings of the training pictures are; they move with their pictures.
         """
         super().__init__()
         self.cached, self.batch_size = cached, min(batch_size, len(cached))
         self.training, self.seed, self.limits = training, seed, limits or AugmentationLimits()
-        self.own_rows = own_rows
+        self.own_rows, self.mixup, self.boxes = own_rows, mixup if training else 0.0, boxes if training else None
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -71,16 +67,24 @@ class RadiographBatches(keras.utils.PyDataset):
         """Return the row numbers of a batch in the split's order."""
         return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, np.ndarray]]:
         rows = self.rows(index)
         rows = rows[self.own_rows(len(rows))]
         model_inputs = np.empty((len(rows), *self.cached.model_inputs.shape[1:]), np.uint8)
+        coverage = None if self.boxes is None else self.boxes.empty(len(rows))
         for position, row in enumerate(rows):
             radiograph = self.cached.model_inputs[row]
             if self.training:
-                radiograph = augment(radiograph, np.random.default_rng((self.seed, self.epoch, row)), self.limits)
+                rng = np.random.default_rng((self.seed, self.epoch, row))
+                radiograph, matrix = augment(radiograph, rng, self.limits)
+                if coverage is not None:
+                    self.boxes.draw(coverage[position], row, matrix, len(radiograph))
             model_inputs[position] = radiograph
-        return model_inputs, self.cached.split.labels[rows]
+        labels = self.cached.split.labels[rows]
+        if self.mixup:
+            rng = np.random.default_rng((self.seed, self.epoch, index, MIXUP_STREAM))
+            model_inputs, labels = mix(model_inputs, labels, rng, self.mixup)
+        return model_inputs, labels if coverage is None else (labels, coverage)
 
 
 def prepare_ahead(batches: RadiographBatches, start: int, workers: int = 2) -> Iterator[tuple[int, tuple]]:
@@ -99,39 +103,3 @@ def prepare_ahead(batches: RadiographBatches, start: int, workers: int = 2) -> I
         finally:
             for _, batch in pending:
                 batch.cancel()
-
-
-def augment(model_input: np.ndarray, rng: np.random.Generator, limits: AugmentationLimits) -> np.ndarray:
-    """Turn, shift and zoom a radiograph in one warp, and change its brightness and contrast.
-
-    Args:
-        model_input: uint8 (size, size, 1); not changed.
-    Returns: uint8 (size, size, 1).
-    """
-    angle, shift_x, shift_y, zoom, brightness, contrast = rng.uniform(-1.0, 1.0, 6)
-    size = model_input.shape[0]
-    matrix = affine_matrix(
-        size,
-        angle=angle * limits.rotation,
-        shift=(shift_x * limits.shift * size, shift_y * limits.shift * size),
-        zoom=(1.0 + limits.zoom) ** zoom,
-    )
-    warped = cv2.warpAffine(model_input, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    levels = np.arange(256, dtype=np.float32)
-    levels = (levels - 127.5) * (1.0 + contrast * limits.contrast) + 127.5 + brightness * limits.brightness
-    return cv2.LUT(warped, np.clip(np.rint(levels), 0, 255).astype(np.uint8)).reshape(model_input.shape)
-
-
-def affine_matrix(size: int, angle: float, shift: tuple[float, float], zoom: float) -> np.ndarray:
-    """Return the (2, 3) matrix that takes pixel (x, y, 1) of the input to its place in the output.
-
-    Args:
-        size: side in pixels; turn and zoom are about the middle.
-        angle: degrees, counter-clockwise as seen on the screen.
-        shift: pixels to the right and down, after turn and zoom.
-        zoom: above 1 enlarges.
-    """
-    middle = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), angle, zoom)
-    matrix[:, 2] += shift
-    return matrix

@@ -1,10 +1,18 @@
-"""Boxes around findings, in the format of NIH's BBox_List. Owns the file's format, not what is measured with boxes."""
+"""Boxes around findings, in the format of NIH's BBox_List, and as targets of the training.
+
+Owns the file's format and what lies inside a box, not what is measured with boxes.
+"""
 
 import csv
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+FINE = 8  # points per cell and direction by which the share of a cell inside a turned box is counted
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
 MAX_PROBLEMS = 20  # lines of a box file named in one error
 FINDING_ALIASES = {"infiltrate": "infiltration"}  # the box list's word: the label list's word
@@ -87,3 +95,89 @@ def finding_key(name: str) -> str:
     """Reduce a finding's name to what is compared: no case, spaces or underscores, and NIH's alias resolved."""
     key = name.lower().replace(" ", "").replace("_", "")
     return FINDING_ALIASES.get(key, key)
+
+
+def rows_by_name(images: Sequence[str]) -> dict[str, int]:
+    """Map the names that a box file may use for the pictures of a split to their rows.
+
+    Besides its whole name, a picture in a folder answers to its name without folders where no other one bears it: a
+    list of boxes seldom knows how the pictures are stored.
+    """
+    short = [image.rpartition("/")[2] for image in images]
+    counts = Counter(short)
+    rows = {name: row for row, name in enumerate(short) if counts[name] == 1}
+    return rows | {image: row for row, image in enumerate(images)}
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTargets:
+    """The boxes of a training split.
+
+    Attributes:
+        boxes: row of the split -> [(column of the finding, box)].
+        grid: (h, w) of the feature map.
+        num_findings: columns of the labels.
+    """
+
+    boxes: dict[int, list[tuple[int, Box]]]
+    grid: tuple[int, int]
+    num_findings: int
+
+    @property
+    def num_pairs(self) -> int:
+        """How many (picture, finding) pairs have a box."""
+        return sum(len({column for column, _ in boxes}) for boxes in self.boxes.values())
+
+    def empty(self, num_images: int) -> np.ndarray:
+        """Return the coverage of pictures without boxes, float32 (n, h, w, findings) of zeros."""
+        return np.zeros((num_images, *self.grid, self.num_findings), np.float32)
+
+    def draw(self, coverage: np.ndarray, row: int, matrix: np.ndarray, size: int) -> None:
+        """Draw a picture's boxes where its warp has taken them.
+
+        Args:
+            coverage: float32 (h, w, findings) of zeros; becomes the share (0 to 1) of each cell inside the boxes.
+            row: of the split.
+            matrix: (2, 3), from pixels of the cached picture to pixels of the warped one.
+            size: side of both in pixels.
+        """
+        if row not in self.boxes:
+            return
+        height, width = self.grid
+        down, across = ((np.arange(count * FINE) + 0.5) / (count * FINE) for count in self.grid)
+        # Pixel centres lie at whole numbers for OpenCV, and half a pixel inside the picture's border.
+        x, y = np.meshgrid(across * size - 0.5, down * size - 0.5)
+        back = np.linalg.inv(np.vstack([matrix, [0.0, 0.0, 1.0]]))
+        x, y = ((back[k, 0] * x + back[k, 1] * y + back[k, 2] + 0.5) / size for k in range(2))
+        for column in {column for column, _ in self.boxes[row]}:
+            inside = np.zeros(x.shape, bool)
+            for of, box in self.boxes[row]:
+                if of == column:
+                    inside |= (x >= box.left) & (x < box.left + box.width) & (y >= box.top) & (y < box.top + box.height)
+            coverage[..., column] = inside.reshape(height, FINE, width, FINE).mean(axis=(1, 3))
+
+
+def box_targets(
+    boxes: Sequence[Box],
+    images: Sequence[str],
+    findings: Sequence[str],
+    labels: np.ndarray,
+    grid: tuple[int, int],
+) -> BoxTargets:
+    """Collect the boxes of a split's pictures; a box whose picture is not labelled with its finding is left out.
+
+    Args:
+        images: (n,) names of the split.
+        labels: (n, findings).
+        grid: (h, w) of the feature map.
+    """
+    columns = {finding_key(finding): column for column, finding in enumerate(findings)}
+    rows = rows_by_name(images)
+    found: dict[int, list[tuple[int, Box]]] = {}
+    for box in boxes:
+        column = columns.get(finding_key(box.finding))
+        row = rows.get(box.image)
+        if column is None or row is None or not labels[row, column] > 0:
+            continue
+        found.setdefault(row, []).append((column, box))
+    return BoxTargets(found, grid, len(findings))

@@ -18,8 +18,8 @@ from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
 from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
 from cxr.network.model_info import ModelInfo
+from cxr.report.history import History
 from cxr.report.summary import interval, number
-from cxr.training.history import History
 
 TEMPLATE_DIR = Path(__file__).resolve().parents[2] / "templates"
 GALLERY_SIDE = 480  # pixels of the longer side of a gallery picture inside the page

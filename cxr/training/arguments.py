@@ -73,6 +73,15 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         ("--batch-size", "N", _number(int, 1), 16, "images per training step (default: 16)"),
         ("--epochs", "N", _number(int, 1), 4, "passes over the training images (default: 4; from none, 30 and more)"),
         ("--learning-rate", "RATE", _number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
+        ("--weight-decay", "W", _number(float, 0, 1), 1e-4, "of AdamW, times the learning rate (default: 0.0001)"),
+        ("--mixup", "ALPHA", _number(float, 0, 10), 0.0, "blend pictures by Beta(ALPHA, ALPHA) (default: 0, none)"),
+        (
+            "--box-weight",
+            "W",
+            _number(float, 0, 10),
+            0.0,
+            "of the loss that asks evidence to lie inside the training pictures' --boxes (default: 0, none)",
+        ),
         ("--seed", "N", _number(int, 0), 0, "same seed, same metrics (default: 0)"),
     )
     for flag, metavar, kind, default, help_text in numbers:
@@ -82,6 +91,20 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         choices=("bce", "weighted"),
         default="bce",
         help="binary cross-entropy, plain or with each finding's positives weighed up (default: bce)",
+    )
+    training.add_argument(
+        "--augment",
+        choices=("light", "strong"),
+        default="light",
+        help="how much training pictures are changed: turned and shifted a little, or also stretched, blurred, grainy, "
+        "of another exposure and with a part hidden (default: light; strong pays from about 10 epochs on)",
+    )
+    training.add_argument(
+        "--soft-labels",
+        type=Path,
+        metavar="FILE",
+        help="table of another model's probabilities, as gradcam.py writes it, learned together with the labels of "
+        "the training pictures that it names",
     )
     training.add_argument(
         "--weights",
@@ -94,7 +117,7 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         "--boxes",
         type=Path,
         metavar="FILE",
-        help="boxes in NIH's BBox_List format, to score the heatmaps on the test split "
+        help="boxes in NIH's BBox_List format, to score the heatmaps on the test split and for --box-weight "
         "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
     )
 

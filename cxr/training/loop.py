@@ -16,14 +16,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from cxr.data.augmentation import AUGMENTATIONS
 from cxr.data.batches import RadiographBatches, prepare_ahead
+from cxr.data.boxes import BoxTargets
 from cxr.data.cache import CachedSplit
 from cxr.metrics.calibration import binary_cross_entropy
 from cxr.metrics.ranking import mean_auroc
 from cxr.system.progress import Progress
 from cxr.training import parallel
 from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
-from cxr.training.losses import make_loss, positive_weights
+from cxr.training.losses import box_loss, make_loss, positive_weights
 from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.training.stopping import DivergedError, Stopped, StopRequest
 
@@ -89,6 +91,7 @@ class _Run:
 
     network: keras.Model
     logits: keras.Model  # the same layers, ending before the sigmoid
+    trained: keras.Model  # what is compiled: the logits, and with the box loss the evidence of every cell
     batches: RadiographBatches
     val: CachedSplit
     recipe: Recipe
@@ -108,6 +111,8 @@ def fit(
     checkpoint_dir: Path,
     stop: StopRequest,
     on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None,
+    boxes: BoxTargets | None = None,
+    soft_labels: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Train to the end, from the checkpoint if there is one, and leave the best weights in the network.
 
@@ -117,6 +122,8 @@ def fit(
         network: from `build_network`, with its start weights.
         checkpoint_dir: of this run alone; the caller holds the training lock.
         on_epoch: called after every epoch with the rows of all epochs so far.
+        boxes: of the training pictures, for the recipe's box loss.
+        soft_labels: float32 (n, findings) between 0 and 1, learned in place of the training split's labels.
     Returns: the history, one row per epoch.
     Raises:
         ResumeError: the checkpoint is of a run with other settings or data.
@@ -128,9 +135,21 @@ def fit(
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
     logits = layer_output(network, "logits")
-    batches = RadiographBatches(train, recipe.batch_size, training=True, seed=recipe.seed, own_rows=parallel.own_rows)
+    if soft_labels is not None:
+        train = dataclasses.replace(train, split=dataclasses.replace(train.split, labels=soft_labels))
+    batches = RadiographBatches(
+        train,
+        recipe.batch_size,
+        training=True,
+        seed=recipe.seed,
+        limits=AUGMENTATIONS[recipe.augmentation],
+        own_rows=parallel.own_rows,
+        mixup=recipe.mixup,
+        boxes=boxes if recipe.box_weight else None,
+    )
     parallel.check_batch_size(batches.batch_size)
-    run = _Run(network, logits, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
+    trained = logits if batches.boxes is None else _with_cells(network)
+    run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
     _resume(run)
     run.saved_at = time.monotonic()
     while not run.state.finished:
@@ -141,6 +160,12 @@ def fit(
         _save(run)
     network.set_weights(run.best_weights)
     return run.state.history
+
+
+def _with_cells(network: keras.Model) -> keras.Model:
+    """Return the network with two outputs: its logits, and its head applied to every cell, (n, h, w, findings)."""
+    head = network.get_layer("logits")
+    return keras.Model(network.input, [head.output, head(network.get_layer("relu").output)])
 
 
 def _resume(run: _Run) -> None:
@@ -161,7 +186,7 @@ def _resume(run: _Run) -> None:
     _enter_phase(run)
     if (run.state.epoch, run.state.next_batch) == (run.phase.first_epoch, 0):
         return  # saved between two phases: the optimiser in the file is the last phase's, and this one starts anew
-    for k, variable in enumerate(run.logits.optimizer.variables):
+    for k, variable in enumerate(run.trained.optimizer.variables):
         variable.assign(arrays[f"optimiser.{k}"])
 
 
@@ -188,8 +213,12 @@ def _enter_phase(run: _Run) -> None:
     )
     optimiser.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     weights = positive_weights(run.batches.cached.split.labels) if run.recipe.loss == "weighted" else None
-    run.logits.compile(optimiser, loss=make_loss(weights))
-    optimiser.build(run.logits.trainable_variables)
+    if run.trained is run.logits:
+        run.trained.compile(optimiser, loss=make_loss(weights))
+    else:
+        losses, shares = [make_loss(weights), box_loss], [1.0, run.recipe.box_weight]
+        run.trained.compile(optimiser, loss=losses, loss_weights=shares)
+    optimiser.build(run.trained.trainable_variables)
 
 
 def _rate(run: _Run, index: int) -> float:
@@ -206,13 +235,13 @@ def _train_epoch(run: _Run, stop: StopRequest) -> None:
     progress = Progress(f"epoch {state.epoch + 1}/{run.recipe.epochs}: batch", len(run.batches))
     for index, (model_inputs, labels) in prepare_ahead(run.batches, state.next_batch):
         rate = _rate(run, index)
-        run.logits.optimizer.learning_rate = rate
-        loss = float(run.logits.train_on_batch(model_inputs, labels))
+        run.trained.optimizer.learning_rate = rate
+        loss = float(np.ravel(run.trained.train_on_batch(model_inputs, labels))[0])  # the others are its parts
         head = run.network.get_layer("logits").get_weights()
         if not (math.isfinite(loss) and all(np.isfinite(weight).all() for weight in head)):
             raise DivergedError(_divergence(run, index, rate, loss))
-        state.loss_sum += loss * len(labels)
-        state.num_seen += len(labels)
+        state.loss_sum += loss * len(model_inputs)
+        state.num_seen += len(model_inputs)
         state.next_batch = index + 1
         progress.show(index + 1, f"(loss {state.loss_sum / state.num_seen:.4f})")
         _pause(run, stop)
@@ -268,7 +297,7 @@ def _save(run: _Run) -> None:
     record = {"identity": run.identity, "state": dataclasses.asdict(run.state)}
     arrays = {f"weight.{k}": weight for k, weight in enumerate(run.network.get_weights())}
     arrays |= {f"best.{k}": weight for k, weight in enumerate(run.best_weights)}
-    arrays |= {f"optimiser.{k}": one.numpy() for k, one in enumerate(run.logits.optimizer.variables)}
+    arrays |= {f"optimiser.{k}": one.numpy() for k, one in enumerate(run.trained.optimizer.variables)}
     write_checkpoint(run.checkpoint_dir, Checkpoint(run.state.generation, record, arrays))
     run.saved_at = time.monotonic()
 

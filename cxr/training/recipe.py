@@ -20,6 +20,10 @@ class Recipe:
         patience: epochs without a better validation score after which the run ends; 0 for never.
         weights_origin: where the start weights came from.
         precision: dtype policy of the network.
+        augmentation: "light" or "strong".
+        mixup: parameter of the blending's Beta distribution; 0 for none.
+        box_weight: of the box loss beside the binary cross-entropy; 0 for none.
+        boxes, soft_labels: names and digests of the files they came from, or "".
     """
 
     epochs: int = 30
@@ -34,6 +38,11 @@ class Recipe:
     patience: int = 0
     weights_origin: str = "none (random)"
     precision: str = "float32"
+    augmentation: str = "light"
+    mixup: float = 0.0
+    box_weight: float = 0.0
+    boxes: str = ""
+    soft_labels: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""What is learned beside the CSV's labels: boxes of the training pictures, and another model's probabilities."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxr.data.boxes import Box, BoxError, BoxTargets, box_targets, finding_key
+from cxr.data.labels import LabelError, Split
+from cxr.system.terminal import say
+
+SOFT_SHARE = 0.5  # of the soft label beside the label itself
+
+
+def training_targets(
+    split: Split, boxes: Sequence[Box], grid: tuple[int, int], box_weight: float, soft_label_file: Path | None
+) -> tuple[BoxTargets | None, np.ndarray | None]:
+    """Collect what the recipe asks for, and say how much of the training split it covers.
+
+    Args:
+        split: the training split.
+        boxes: of any pictures.
+        grid: (h, w) of the feature map.
+        box_weight: 0 for no box targets.
+        soft_label_file: None for no soft labels.
+
+    Returns: the box targets and the soft labels, float32 (n, findings); None where they are not asked for.
+    Raises:
+        BoxError: boxes are asked for and there are none of training pictures.
+        LabelError: the soft labels cannot be used.
+    """
+    targets = soft_labels = None
+    if box_weight:
+        targets = box_targets(boxes, split.images, split.findings, split.labels, grid)
+        if not targets.boxes:
+            raise BoxError(
+                f"--box-weight needs boxes of training pictures: none of {len(boxes)} boxes is of one that is labelled "
+                "with the box's finding. Give them with --boxes, or leave out --box-weight."
+            )
+        say(f"Box loss: {targets.num_pairs} boxed findings in {len(targets.boxes)} training pictures.")
+    if soft_label_file is not None:
+        soft_labels, num_named = blend_soft_labels(soft_label_file, split)
+        say(f"Soft labels: for {num_named} of {len(split.images)} training pictures.")
+    return targets, soft_labels
+
+
+def blend_soft_labels(path: Path, split: Split) -> tuple[np.ndarray, int]:
+    """Blend the labels of a split with the probabilities of a table, in equal shares (Hinton et al. 2015).
+
+    Args:
+        path: a CSV with a column `Image` and a column for each finding of the split, values from 0 to 1, such as
+            gradcam.py writes. Images that it does not name keep their labels; its other rows and columns are ignored.
+
+    Returns:
+        float32 (n, findings), NaN where the label is blank; and how many images of the split the table names.
+
+    Raises:
+        LabelError: a column is missing, a value is no probability, or no image of the split is named.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        columns = _columns(path, header, split.findings)
+        rows = {image: row for row, image in enumerate(split.images)}
+        blended, named = split.labels.copy(), set()
+        for line, cells in enumerate(reader, start=2):
+            row = rows.get(cells[columns[0]]) if len(cells) > max(columns) else None
+            if row is None:
+                continue
+            soft = np.array([_probability(path, line, cells[column]) for column in columns[1:]], np.float32)
+            blended[row] = (1 - SOFT_SHARE) * split.labels[row] + SOFT_SHARE * soft
+            named.add(row)
+    if not named:
+        raise LabelError(
+            f"{path.name}: none of its images is in the {split.name} split. Names must be those of the CSV, for "
+            f"example {split.images[0]}."
+        )
+    return blended, len(named)
+
+
+def _columns(path: Path, header: Sequence[str], findings: Sequence[str]) -> list[int]:
+    """Return the places of `Image` and of every finding in the header."""
+    places = {finding_key(name): place for place, name in enumerate(header)}
+    missing = [name for name in ("Image", *findings) if finding_key(name) not in places]
+    if missing:
+        raise LabelError(
+            f"{path.name} line 1: missing column {', '.join(missing)}. Add it, or leave out --soft-labels."
+        )
+    return [places[finding_key(name)] for name in ("Image", *findings)]
+
+
+def _probability(path: Path, line: int, cell: str) -> float:
+    """Read one cell."""
+    try:
+        value = float(cell)
+    except ValueError:
+        value = np.nan
+    if not 0 <= value <= 1:
+        raise LabelError(f"{path.name} line {line}: expected a probability from 0 to 1, received '{cell[:40]}'.")
+    return value
