@@ -1,0 +1,148 @@
+"""Join data sets into one: each keeps a folder of its own below images/, by which it is known from then on.
+
+    python -m tools.join_data nih=nih_data phantom=phantom_data:1200,40,0 --out joint
+
+Every source is a folder with train-small.csv, val_data.csv, test_data.csv, images/ and, where there are boxes, a file
+*boxes*.csv or BBox_List*.csv in NIH's format. Behind a colon stand how many rows of the training, validation and test
+split are taken, from the first on (default: all). Writes the three CSVs, boxes.csv and images/NAME/ (hard links where
+the disk allows them, else copies) below --out. Names of images and patients get the source's name in front, so that
+two sets that both know a patient 1 stay apart. `main_train.py` then fits its input check to each source.
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+
+SPLITS = ("train-small.csv", "val_data.csv", "test_data.csv")
+IMAGE, PATIENT = "Image", "Patientid"
+
+
+class JoinError(ValueError):
+    """Data sets that cannot be joined."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set and how many rows of its three splits are taken; None for all."""
+
+    name: str
+    folder: Path
+    num_rows: tuple[int | None, int | None, int | None] = (None, None, None)
+
+
+def read_source(text: str) -> Source:
+    """Read NAME=FOLDER or NAME=FOLDER:TRAIN,VAL,TEST, for argparse."""
+    name, equals, rest = text.partition("=")
+    folder, colon, numbers = rest.rpartition(":")
+    if not colon or not numbers.replace(",", "").isdigit():
+        folder, numbers = rest, ""
+    counts = tuple(int(number) for number in numbers.split(",")) if numbers else (None, None, None)
+    if not equals or not folder or not name or not name.replace("-", "").replace("_", "").isalnum() or len(counts) != 3:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=FOLDER or NAME=FOLDER:TRAIN,VAL,TEST, the name of letters and digits; received {text!r}"
+        )
+    return Source(name, Path(folder), counts)
+
+
+def join(sources: Sequence[Source], out: Path) -> list[str]:
+    """Write the joint set below `out`; return a line for each source and split.
+
+    Raises:
+        JoinError: a CSV or image is missing, the findings differ, or two sources share a name.
+        OSError: the disk refuses.
+    """
+    if len({source.name for source in sources}) < len(sources):
+        raise JoinError("Two sources have the same name. Give each its own before the equals sign.")
+    lines, findings, boxes = [], None, []
+    tables: dict[str, list[list[str]]] = {name: [] for name in SPLITS}
+    for source in sources:
+        for split, number in zip(SPLITS, source.num_rows, strict=True):
+            columns, rows = _read(source.folder / split)
+            rows = rows[:number]
+            findings = findings or [name for name in columns if name not in (IMAGE, PATIENT)]
+            if set(columns) != {IMAGE, PATIENT, *findings}:
+                raise JoinError(
+                    f"{source.folder / split}: expected the columns {IMAGE}, {PATIENT}, {', '.join(findings)}; "
+                    f"received {', '.join(columns)}. Give all sources the same findings."
+                )
+            for row in rows:
+                image = f"{source.name}/{row[IMAGE]}"
+                _link(source.folder / "images" / row[IMAGE], out / "images" / image)
+                tables[split].append([image, f"{source.name}-{row[PATIENT]}", *(row[name] for name in findings)])
+            lines.append(f"{source.name}: {len(rows)} rows of {split}")
+        boxes += _read_boxes(source)
+    for split, rows in tables.items():
+        _write(out / split, [[IMAGE, PATIENT, *findings], *rows])
+    if boxes:
+        taken = {row[0] for rows in tables.values() for row in rows}
+        boxes = [row for row in boxes if row[0] in taken]
+        _write(out / "boxes.csv", [["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"], *boxes])
+        lines.append(f"{len(boxes)} boxes")
+    return lines
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and rows of a CSV."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except FileNotFoundError:
+        raise JoinError(f"{path}: no such file. A source needs {', '.join(SPLITS)} and images/.") from None
+    columns = list(reader.fieldnames or ())
+    if any(None in row or None in row.values() for row in rows):
+        raise JoinError(f"{path}: a row has more or fewer cells than the header. Check it with main_train.py --check.")
+    return columns, rows
+
+
+def _read_boxes(source: Source) -> list[list[str]]:
+    """Return the rows of a source's box file, the image with the source's name in front."""
+    found = sorted({*source.folder.glob("*boxes*.csv"), *source.folder.glob("BBox_List*.csv")})
+    rows: list[list[str]] = []
+    for path in found[:1]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [[f"{source.name}/{row[0]}", *row[1:6]] for row in list(csv.reader(file))[1:] if row]
+    return rows
+
+
+def _link(image: Path, target: Path) -> None:
+    """Give an image a second name, or copy it where the disk has no hard links."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(image.resolve(), target)
+    except FileNotFoundError:
+        raise JoinError(f"{image}: no such image. Every image of a CSV must be below images/.") from None
+    except OSError:
+        shutil.copyfile(image, target)
+
+
+def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temp.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    replace_durably(temp, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", type=read_source, metavar="NAME=FOLDER[:TRAIN,VAL,TEST]")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the joint set")
+    args = parser.parse_args()
+    try:
+        print("\n".join(join(args.sources, args.out)))
+    except (JoinError, OSError) as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()
