@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.labels import LabelError
+from cxr.data.further_sets import check_further_sets, common_folder, sources_of
+from cxr.data.labels import CellRules, LabelError, read_views
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
@@ -57,13 +58,12 @@ NUM_SHOWN = 10  # test images whose predictions are printed
 
 
 def check_data(args: argparse.Namespace) -> DataCheck:
-    """Check the CSVs and images that the command line names."""
+    """Check the three CSVs and images that the command line names."""
     decode = None
     if args.check == "deep":
         from cxr.imaging.radiograph import (
             decode_with_notices as decode,  # the plain check must not wait for image libraries
         )
-    uncertain = [name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")]
     return check_splits(
         args.train_csv,
         args.val_csv,
@@ -71,14 +71,46 @@ def check_data(args: argparse.Namespace) -> DataCheck:
         args.image_dir,
         findings=args.findings,
         allow_blank="blank" in args.allow,
-        uncertain=uncertain[0] if uncertain else None,
+        uncertain=meaning_of_uncertain(args),
         allow_leakage="leakage" in args.allow,
         skip_missing="missing" in args.allow,
         decode=decode,
     )
 
 
-def run(args: argparse.Namespace, data: DataCheck) -> None:
+def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
+    """Check the sets of --also-test, and that --describe names what there is."""
+    names = test_set_names(args, data)
+    args.describe.setdefault(names[0], describe_data(args))
+    unknown = [name for name in args.describe if name not in names]
+    if unknown or names[0] in names[1:]:
+        raise LabelError(
+            f"--describe {unknown[0]}: expected one of the test sets {', '.join(names)}."
+            if unknown
+            else f"--also-test {names[0]}: the test split has that name already. Take another."
+        )
+    return check_further_sets(
+        args.also_test,
+        data.splits,
+        args.image_dir,
+        rules=CellRules("blank" in args.allow, meaning_of_uncertain(args)),
+        allow_leakage="leakage" in args.allow,
+        skip_missing="missing" in args.allow,
+    )
+
+
+def meaning_of_uncertain(args: argparse.Namespace) -> str | None:
+    """Return what --allow says that the label -1 means: "zero", "one", "blank", or None."""
+    named = [name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")]
+    return named[0] if named else None
+
+
+def test_set_names(args: argparse.Namespace, data: DataCheck) -> list[str]:
+    """Name the test split, after the folder of its images or else "test", and the sets of --also-test."""
+    return [common_folder(data.splits["test"]) or "test", *(one.name for one in args.also_test)]
+
+
+def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None:
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
     folder = args.model_path.parent
@@ -93,10 +125,15 @@ def run(args: argparse.Namespace, data: DataCheck) -> None:
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
             for name, split in data.splits.items()
         }
+        names = test_set_names(args, data)
+        test_sets = {names[0]: cached["test"]} | {
+            one.name: cache_split(also_test.splits[one.name], one.image_dir, args.image_size, PROJECT_DIR / "cache")
+            for one in args.also_test
+        }
         devices = start_keras()
         network, history = train(args, cached, devices, boxes)
-        info = save(args, network, cached, history, leakage=any(data.shared_patients.values()))
-        evaluate_and_report(args, cached, network, info, history, boxes)
+        info = save(args, network, cached, history, names, leakage=any(data.shared_patients.values()))
+        evaluate_and_report(args, cached, test_sets, network, info, history, boxes)
         if first:
             clear_checkpoints(folder / CHECKPOINTS)
 
@@ -160,6 +197,7 @@ def save(
     network: "keras.Model",
     cached: dict[str, CachedSplit],
     history: History,
+    test_sets: Sequence[str],
     leakage: bool,
 ) -> ModelInfo:
     """Fit thresholds, calibration and input check on the validation split, and save the model."""
@@ -171,7 +209,8 @@ def save(
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
     known = {"data": describe_data(args), "weights_origin": origin, "settings": settings, "leakage": leakage}
-    info = describe_model(network, cached, **known)
+    sources = sources_of(cached["train"].split, test_sets)
+    info = describe_model(network, cached, {name: args.describe.get(name, "") for name in sources}, **known)
     if not is_first():
         return info
     path = args.model_path
@@ -187,28 +226,37 @@ def save(
 def evaluate_and_report(
     args: argparse.Namespace,
     cached: dict[str, CachedSplit],
+    test_sets: dict[str, CachedSplit],
     network: "keras.Model",
     info: ModelInfo,
     history: History,
     boxes: Sequence[Box],
 ) -> None:
-    """Evaluate the test split, write its numbers into the model file, and write and print the report."""
+    """Evaluate every test set, write the numbers into the model file, and write and print the report.
+
+    Args:
+        test_sets: the test split first; the report is about that one.
+    """
     from cxr.network.model_file import save_model
     from cxr.report.gallery import make_gallery
     from cxr.report.report_files import write_report
     from cxr.report.report_page import describe_run
-    from cxr.report.summary import describe_predictions, terminal_table
-    from cxr.report.test_evaluation import evaluate_test, summarise
+    from cxr.report.summary import describe_predictions, ranking_line, terminal_table
+    from cxr.report.test_evaluation import evaluate_test, summarise, summarise_set
     from cxr.training.parallel import alone, is_first
 
-    test = cached["test"]
-    results = evaluate_test(network, info, test, boxes, args.seed)
+    found = {name: evaluate_test(network, info, one, boxes, args.seed) for name, one in test_sets.items()}
     if not is_first():  # its devices were needed for the predictions
         return
+    tables = [args.test_csv, *(one.table for one in args.also_test)]
+    summaries = {
+        name: summarise_set(one, info, args.describe.get(name, ""), read_views(table), args.seed)
+        for (name, one), table in zip(found.items(), tables, strict=True)
+    }
+    results = next(iter(found.values()))
     with alone():
-        info = save_model(
-            network, dataclasses.replace(info, test_metrics=summarise(results.evaluation)), args.model_path
-        )
+        info = dataclasses.replace(info, test_metrics=summarise(results.evaluation), test_sets=summaries)
+        info = save_model(network, info, args.model_path)
     predictions = results.predictions
     gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]
@@ -223,6 +271,8 @@ def evaluate_and_report(
         gallery,
     )
     say(terminal_table(results.evaluation))
+    for name, one in list(found.items())[1:]:
+        say(f"{name}: {ranking_line(one.evaluation)}")
     shown = slice(0, NUM_SHOWN)
     for line in describe_predictions(predictions.images[shown], predictions.probabilities[shown], info.findings):
         say(line)
@@ -280,9 +330,14 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
         data = check_data(args)
         say(data.as_text())
-        if data.faults or args.check:
+        if data.faults:
             return data.exit_code
-        run(args, data)
+        also_test = check_also_test(args, data)
+        if args.also_test:
+            say(also_test.as_text())
+        if also_test.faults or args.check:
+            return also_test.exit_code
+        run(args, data, also_test)
     except (BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
         return fail(error, 2)
     except DivergedError as error:

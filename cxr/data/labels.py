@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.data.columns import Columns, match_columns
+from cxr.data.columns import IMAGE_KEYS, Columns, match_columns, name_key
 from cxr.data.problems import ProblemList, shown
 
+VIEW_KEYS = ("viewposition", "view", "ap/pa")  # NIH's, in short, and CheXpert's
 UNCERTAIN_VALUES = {"zero": 0.0, "one": 1.0, "blank": float("nan")}
 LABEL_PATTERN = re.compile(r"([01])(?:\.0*)?")
 UNCERTAIN_PATTERN = re.compile(r"-1(?:\.0*)?")
@@ -113,6 +114,7 @@ def read_split(
     rules: CellRules,
     chosen: Sequence[str] | None = None,
     expected: Sequence[str] | None = None,
+    option: str | None = None,
 ) -> Split | None:
     """Read one CSV and record everything that is wrong with it.
 
@@ -120,11 +122,12 @@ def read_split(
         file: what messages call the file.
         chosen: the findings to keep, None for every column that is neither image nor patient.
         expected: the training file's findings; None when this is the training file.
+        option: the flag that names the file, for messages; that of the split by default.
 
     Returns:
         The rows that could be read (a faulty cell is NaN), or None where the file or its header could not.
     """
-    text = _read_text(path, name, file, problems)
+    text = _read_text(path, option or f"--{name}-csv", file, problems)
     if text is None:
         return None
     records = _records(text, file, problems)
@@ -138,9 +141,27 @@ def read_split(
     return _read_rows(name, records, len(header), columns, rules, file, problems)
 
 
-def _read_text(path: Path, name: str, file: str, problems: ProblemList) -> str | None:
+def read_views(path: Path) -> dict[str, str]:
+    """Read which way the beam went, such as "AP" or "PA", of each image of a CSV that `read_split` took.
+
+    Returns: image name -> text in capitals; empty where the file has no column of that kind.
+    """
+    problems = ProblemList()
+    text = _read_text(path, "", path.name, problems)
+    records = iter(()) if text is None else _records(text, path.name, problems)
+    _, header = next(records, (1, []))
+    keys = [name_key(cell) for cell in header]
+    views = [position for position, key in enumerate(keys) if key in VIEW_KEYS]
+    images = [position for position, key in enumerate(keys) if key in IMAGE_KEYS]
+    if not views or not images:
+        return {}
+    whole = (cells for _, cells in records if len(cells) == len(header))
+    return {posixpath.normpath(cells[images[0]].strip()): cells[views[0]].strip().upper() for cells in whole}
+
+
+def _read_text(path: Path, option: str, file: str, problems: ProblemList) -> str | None:
     """Return the file's text, or None after recording why there is none."""
-    flag = f"Correct the path or give another with --{name}-csv."
+    flag = f"Correct the path or give another with {option}."
     if not path.is_file():
         found = "is not a regular file" if path.exists() else "does not exist"
         problems.fault("file", file, f"{path} {found}. {flag}")

@@ -20,9 +20,7 @@ def terminal_table(evaluation: Evaluation) -> str:
         decisions = f"     {_rates(default)} | >={chosen.threshold:4.2f} {_rates(chosen)}"
         lines.append(f"{row.finding:{width}} {ranking} | {decisions}")
     lines.append("-" * len(head))
-    count = f"over {evaluation.num_defined} of {len(evaluation.findings)} findings"
-    size = f"{evaluation.num_images} images, {evaluation.num_patients} patients"
-    lines.append(f"mean AUROC {interval(evaluation.mean_auroc)} {count}; {size}")
+    lines.append(ranking_line(evaluation))
     lines.append(
         f"accuracy   {number(evaluation.accuracy, 3)} at 0.5, {number(evaluation.accuracy_chosen, 3)} at the chosen "
         f"thresholds; always answering no: {number(evaluation.baseline_accuracy, 3)}"
@@ -33,6 +31,13 @@ def terminal_table(evaluation: Evaluation) -> str:
         f"{number(evaluation.baseline_loss, 3)}"
     )
     return "\n".join(lines)
+
+
+def ranking_line(evaluation: Evaluation) -> str:
+    """Return the mean AUROC of a test set with its interval, and over what it is, as one line."""
+    count = f"over {evaluation.num_defined} of {len(evaluation.findings)} findings"
+    size = f"{evaluation.num_images} images, {evaluation.num_patients} patients"
+    return f"mean AUROC {interval(evaluation.mean_auroc)} {count}; {size}"
 
 
 def describe_predictions(

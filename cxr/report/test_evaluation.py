@@ -1,6 +1,6 @@
 """A trained network over the test split: predictions, numbers, localisation, and the cases for the report's gallery."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from cxr.report.gallery import choose_cases
 from cxr.training.loop import layer_output, predict_split
 
 BATCH_SIZE = 32
+VIEW_NUMBERS = ("num_images", "num_patients", "mean_auroc", "mean_auroc_interval", "num_defined", "auroc")
+MIN_VIEW_IMAGES = 20  # of one view; below, its AUROC says nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +76,48 @@ def evaluate_test(
     )
 
 
+def summarise_set(
+    results: TestResults, info: ModelInfo, description: str, views: Mapping[str, str], seed: int = 0
+) -> dict[str, Any]:
+    """Return the numbers of one test set that the model file carries, with what `summarise` leaves out.
+
+    Args:
+        description: what its radiographs are, in words; may be empty.
+        views: image name -> "AP", "PA" ...; images without one are in no view's numbers.
+        seed: of the bootstrap.
+    """
+    evaluation, predictions = results.evaluation, results.predictions
+    summary = {"description": description, **summarise(evaluation)}
+    summary["calibration_error"] = evaluation.stated.calibration_error
+    if evaluation.calibrated is not None:
+        summary["calibration_error_calibrated"] = evaluation.calibrated.calibration_error
+    view_of = np.array([views.get(image, "") for image in predictions.images])
+    summary["views"] = {}
+    for view in sorted(set(view_of) - {""}):
+        rows = np.flatnonzero(view_of == view)
+        if len(rows) >= MIN_VIEW_IMAGES:
+            part = evaluate(_rows_of(predictions, rows), info.thresholds, results.calibration, seed=seed)
+            summary["views"][view] = {name: value for name, value in summarise(part).items() if name in VIEW_NUMBERS}
+    if results.localisation is not None and results.localisation.overall.num_cases:
+        overall = results.localisation.overall
+        summary["pointing"] = {
+            "num_cases": overall.num_cases,
+            "in_box": overall.pointing,
+            "random_in_box": overall.random_pointing,
+        }
+    return summary
+
+
+def _rows_of(predictions: Predictions, rows: np.ndarray) -> Predictions:
+    images, patients = (tuple(values[row] for row in rows) for values in (predictions.images, predictions.patients))
+    return Predictions(images, patients, predictions.findings, predictions.labels[rows], predictions.logits[rows])
+
+
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """Return the numbers of the test split that the model file carries; undefined ones are NaN."""
     return {
         "num_images": evaluation.num_images,
+        "num_patients": evaluation.num_patients,
         "mean_auroc": evaluation.mean_auroc.value,
         "mean_auroc_interval": [evaluation.mean_auroc.low, evaluation.mean_auroc.high],
         "num_defined": evaluation.num_defined,
@@ -87,6 +127,8 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "average_precision": {row.finding: row.average_precision.value for row in evaluation.findings},
         "sensitivity": {row.finding: row.at_default.sensitivity for row in evaluation.findings},
         "specificity": {row.finding: row.at_default.specificity for row in evaluation.findings},
+        "sensitivity_chosen": {row.finding: row.at_chosen.sensitivity for row in evaluation.findings},
+        "specificity_chosen": {row.finding: row.at_chosen.specificity for row in evaluation.findings},
         "accuracy": evaluation.accuracy,
         "baseline_accuracy": evaluation.baseline_accuracy,
         "loss": evaluation.stated.loss,

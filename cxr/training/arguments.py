@@ -1,11 +1,15 @@
 """The command line of main_train.py: its flags, their defaults and limits."""
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cxr.data.checks import SPLIT_NAMES
+from cxr.data.further_sets import FurtherSet
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
+SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
 
 
@@ -28,6 +32,25 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         metavar="DIR",
         default=data_dir / "images",
         help="folder that the image names in the CSVs are relative to (default: images beside this script)",
+    )
+    data.add_argument(
+        "--also-test",
+        nargs="+",
+        action="append",
+        metavar=("NAME", "CSV"),
+        default=[],
+        help="test the model on the radiographs of another CSV too, apart, and store the results under NAME; after the "
+        "CSV the folder of its images may follow (default: that of the three CSVs). May be repeated. Where NAME is "
+        "also the folder that the names of training images begin with, a picture like those is told these results",
+    )
+    data.add_argument(
+        "--describe",
+        nargs=2,
+        action="append",
+        metavar=("NAME", "TEXT"),
+        default=[],
+        help="what the radiographs of a test set are, in words, for the pages; may be repeated. The test split's NAME "
+        "is the folder that all its image names begin with, or test",
     )
     data.add_argument(
         "--findings",
@@ -53,7 +76,13 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
     )
     _add_training_flags(parser, model_path)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.also_test = [_further_set(parser, words, args.image_dir) for words in args.also_test]
+    names = [one.name for one in args.also_test]
+    if len(set(names)) < len(names):
+        parser.error("argument --also-test: expected a NAME of its own for each set")
+    args.describe = dict(args.describe)
+    return args
 
 
 def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> None:
@@ -120,6 +149,19 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         help="boxes in NIH's BBox_List format, to score the heatmaps on the test split and for --box-weight "
         "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
     )
+
+
+def _further_set(parser: argparse.ArgumentParser, words: Sequence[str], image_dir: Path) -> FurtherSet:
+    """Check the words behind one --also-test."""
+    name, *places = words
+    if len(places) not in (1, 2):
+        parser.error(f"argument --also-test: expected NAME CSV, or NAME CSV FOLDER; received {' '.join(words)!r}")
+    if not SET_NAME.fullmatch(name) or name in SPLIT_NAMES:
+        parser.error(
+            f"argument --also-test: expected a NAME of letters, digits and underscores, other than "
+            f"{', '.join(SPLIT_NAMES)}; received {name!r}"
+        )
+    return FurtherSet(name, Path(places[0]), Path(places[1]) if len(places) == 2 else image_dir)
 
 
 def _model_path(text: str) -> Path:

@@ -1,0 +1,95 @@
+"""Labelled sets beside the three splits, on which a trained model is tested apart.
+
+Owns their check; it reports in the form of the check of the splits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr.data.checks import DataCheck
+from cxr.data.image_folder import check_images
+from cxr.data.labels import CellRules, Split, read_split, top_folder
+from cxr.data.leakage import count_shared_images, count_shared_patients, without_duplicates
+from cxr.data.problems import ProblemList
+
+LEARNED_FROM = ("train", "val")  # the splits that a test set must share nothing with
+
+
+@dataclass(frozen=True)
+class FurtherSet:
+    """A labelled set as the command line names it."""
+
+    name: str
+    table: Path
+    image_dir: Path
+
+
+def common_folder(split: Split) -> str:
+    """Return the folder that the names of all images of a split begin with; empty where they have none in common."""
+    folders = {top_folder(image) for image in split.images}
+    return folders.pop() if len(folders) == 1 else ""
+
+
+def sources_of(train: Split, test_sets: Sequence[str]) -> tuple[str, ...]:
+    """Return the test sets that are named after a folder of training images: each stands for a source of pictures.
+
+    A folder alone makes no source: NIH's archives come in twelve that mean nothing.
+    """
+    folders = {top_folder(image) for image in train.images}
+    return tuple(name for name in test_sets if name in folders)
+
+
+def check_further_sets(
+    sets: Sequence[FurtherSet],
+    splits: Mapping[str, Split],
+    image_dir: Path,
+    *,
+    rules: CellRules,
+    allow_leakage: bool = False,
+    skip_missing: bool = False,
+) -> DataCheck:
+    """Check each set for itself and against what the model learns from, and collect every problem.
+
+    Args:
+        splits: the checked splits by name; each set must have their findings, other columns are left out.
+        image_dir: of the splits. Equal ids in a set of another folder may be other patients, as hospitals count from 1:
+            there they are a warning.
+    """
+    problems, parts = ProblemList(), {}
+    findings = splits["train"].findings
+    for one in sets:
+        file = str(one.table)
+        part = read_split(
+            one.name,
+            one.table,
+            file,
+            problems,
+            rules=rules,
+            chosen=findings,
+            expected=findings,
+            option=f"--also-test {one.name}",
+        )
+        if part is None:
+            continue
+        part = without_duplicates(part, file, problems)
+        _check_leakage(
+            part, file, splits, problems, allow_leakage, same_folder=one.image_dir.resolve() == image_dir.resolve()
+        )
+        parts |= check_images(one.image_dir, {one.name: part}, {one.name: file}, problems, skip_missing, None).parts
+    return DataCheck(parts, tuple(problems.listed), dict(problems.counts))
+
+
+def _check_leakage(
+    part: Split,
+    file: str,
+    splits: Mapping[str, Split],
+    problems: ProblemList,
+    allow_leakage: bool,
+    same_folder: bool,
+) -> None:
+    files = {part.name: file} | {name: f"the {name} split" for name in LEARNED_FROM}
+    for name in LEARNED_FROM:
+        if same_folder:
+            count_shared_images(part, splits[name], files, problems)
+        count_shared_patients(part, splits[name], files, problems, allow_leakage or not same_folder)
