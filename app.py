@@ -119,7 +119,9 @@ def predict() -> str:
         uploads = _uploads()
         overlays = request.form.get("script") != "1"  # else the page draws them from the grids
         results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
-    return render_template("result.html", results=results, legend=site.legend)
+    page = render_template("result.html", results=results, legend=site.legend)
+    results.clear()  # a template's context and macros hold each other: pictures would stay until a garbage collection
+    return page
 
 
 def model_card() -> str:
@@ -189,7 +191,10 @@ def _uploads() -> list[Upload]:
     if len(files) > MAX_FILES:
         raise SiteError("too_many_files")
     if files:
-        return [Upload(clean_name(file.filename), file.read()) for file in files]
+        uploads = [Upload(clean_name(file.filename), file.read()) for file in files]
+        for file in files:
+            file.close()  # a rendered page holds its request until a garbage collection
+        return uploads
     if "sample" not in request.form:
         raise SiteError("no_file")
     if request.form["sample"] not in site.samples:

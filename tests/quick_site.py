@@ -21,9 +21,11 @@ import app as site
 import cxr.site.server
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.model_info import ModelInfo
+from cxr.site import connection
 from cxr.site.decoding_pool import Decoder
 from cxr.site.middleware import set_up_logging
 from cxr.site.model_slot import ModelSlot
+from cxr.system.freed_memory import keep_freed_memory_small
 
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
@@ -72,8 +74,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
     args = parser.parse_args()
-    cxr.site.server.READ_SECONDS = args.read_seconds
+    connection.GRACE_SECONDS = args.read_seconds
     set_up_logging()
+    keep_freed_memory_small()
     listener = socket.create_server((args.host, args.port))
     decoder = Decoder()
     application = site.create_app(ready_slot(args.delay), decoder)

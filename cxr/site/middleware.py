@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import secrets
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TextIO
+
+from cxr.system.background_log import log_to
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
@@ -120,8 +123,8 @@ def static_path(folder: str, name: str) -> str:
 
 
 def set_up_logging() -> None:
-    """Log to the standard error, one line a record, and keep what libraries' warnings quote out of it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Log to the standard error, never waiting for its reader, and keep what libraries' warnings quote out of it."""
+    log_to(sys.stderr, "%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line per waiting request says nothing new
     warnings.showwarning = _log_warning
 

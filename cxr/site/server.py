@@ -1,165 +1,165 @@
-"""The web server around the site: waitress, with a deadline for requests, a bound for memory, and an orderly end.
+"""The web server around the site: waitress, with deadlines both ways, a bound for memory, and an orderly end.
 
 Owns the process's signals. What a request is answered with is the site's work.
 """
 
 import contextlib
+import errno
+import logging
 import os
 import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask
-from waitress.utilities import Error
 
+from cxr.site import connection
+from cxr.site.connection import Channel
 from cxr.site.errors import MAX_REQUEST_BYTES
 
-READ_SECONDS = 30.0  # from a request's first byte to its last
 DRAIN_SECONDS = 20.0  # after the first signal
-LINGER_SECONDS = 2.0  # that an early refusal is left on the line while the client still sends
+LOOK_SECONDS = 0.5  # between two looks at the deadlines
+PATIENCE_SECONDS = 5.0  # below the minimum rate, after which a client makes room where memory is short
 MAX_HEADER_BYTES = 32 * 1024
-MAX_HELD_BYTES = 512 * 1024**2  # of requests that are being received, wait or are worked on: 15 of the largest
+MAX_HELD_BYTES = 512 * 1024**2  # of requests and answers, those on their way included: 15 of the largest requests
+MAX_CONNECTIONS = 100
+SPARE_FILES = 32  # that connections leave to the site: pictures, decoders, the model
+REST_SECONDS = 0.5  # without new connections where the system has run out of files
+QUIET_SECONDS = 60.0  # without running out, before it is said again
 SETTINGS = {
     "threads": 16,  # more than the site lets in on purpose: a refusal and /healthz need one that is free
-    "connection_limit": 100,
-    "channel_timeout": 30,  # seconds without a byte
-    "cleanup_interval": 1,  # seconds between two looks at the deadlines
     "max_request_header_size": MAX_HEADER_BYTES,
     "max_request_body_size": MAX_REQUEST_BYTES + 2**20,  # a little more, so that the site itself says 413
     "inbuf_overflow": MAX_REQUEST_BYTES + 2**21,  # uploads stay in memory; larger ones would be spooled to disk
-    "outbuf_overflow": 2**26,  # nor are answers
+    "outbuf_overflow": sys.maxsize,  # nor are answers
+    "outbuf_high_watermark": sys.maxsize,  # a thread never waits for its reader; MAX_HELD_BYTES is the bound
     "recv_bytes": 2**16,
     "ident": None,  # no version banner
     "clear_untrusted_proxy_headers": True,
     "expose_tracebacks": False,
 }
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ErrorPage = Callable[[int], tuple[Iterable[tuple[str, str]], bytes]]  # status -> headers, body
 
-
-class _Overloaded(Error):
-    code = 503
-    reason = "Service Unavailable"
-
-
-class _SiteErrorTask(ErrorTask):
-    """Answer what never reaches the site (too large, not HTTP) with the site's own error page and headers."""
-
-    def execute(self) -> None:
-        status = self.request.error.code
-        headers, body = self.channel.server.error_page(status)
-        self.status = f"{status} {HTTPStatus(status).phrase}"
-        self.response_headers.extend(headers)
-        self.set_close_on_finish()
-        self.channel.refused_early = True
-        self.content_length = len(body)
-        self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)  # unset where no line was read
-
-
-class _Channel(HTTPChannel):
-    """A connection that knows since when its request is being received, and how much it holds in memory."""
-
-    error_task_class = _SiteErrorTask
-    request_start = None  # monotonic seconds
-    num_received = 0
-    refused_early = False
-    linger_until: float | None = None  # monotonic seconds
-
-    def readable(self) -> bool:
-        return self.linger_until is not None or super().readable()
-
-    def handle_read(self) -> None:
-        if self.linger_until is None:
-            super().handle_read()
-        else:
-            self.recv(self.adj.recv_bytes)  # thrown away; closes where the client has ended
-
-    def handle_close(self) -> None:
-        """Close; after an early refusal only this side at first (RFC 9112, section 9.6).
-
-        A client that is still sending would else be reset, and never see why it was refused.
-        """
-        if self.refused_early and self.linger_until is None and self.connected:
-            self.linger_until = time.monotonic() + LINGER_SECONDS
-            self.will_close = False
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_WR)
-            return
-        super().handle_close()
-
-    def received(self, data: bytes) -> bool:
-        if self.request is None:
-            self.request_start = time.monotonic()
-            if not self.requests:
-                self.num_received = 0
-        self.num_received += len(data)
-        if self.server.held_bytes() > MAX_HELD_BYTES and self._refuse():
-            return True
-        return super().received(data)
-
-    def _refuse(self) -> bool:
-        """Answer 503 for the request that is being received, without waiting for the rest of it."""
-        with self.requests_lock:
-            if self.request is None or not self.request.headers_finished or self.requests:
-                return False
-            self.request.error = _Overloaded("too much at once")
-            self.request.completed = True
-            self.requests.append(self.request)
-            self.request = None
-            self.server.add_task(self)
-            return True
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request was accepted and its answer is not on its way yet."""
-        return bool(self.requests) or self.total_outbufs_len > 0
-
-    def overdue(self, now: float) -> bool:
-        """Whether a request takes too long to come in, or a client that was refused does not stop."""
-        if self.linger_until is not None:
-            return now > self.linger_until
-        return self.request is not None and now - self.request_start > READ_SECONDS
+logger = logging.getLogger(__name__)
 
 
 class _Server(TcpWSGIServer):
-    channel_class = _Channel
+    channel_class = Channel
     error_page: ErrorPage
     stopping = False
+    max_connections = MAX_CONNECTIONS
+    rest_until = said_out_of_files = next_look = -1e9  # monotonic seconds
 
-    def held_bytes(self) -> int:
-        channels = list(self.active_channels.values())
-        return sum(one.num_received for one in channels if one.request is not None or one.requests)
+    def __init__(self, *args: object, **options: object) -> None:
+        self._memory_lock = threading.Lock()
+        super().__init__(*args, **options)
 
-    def maintenance(self, now: float) -> None:
-        """Close what is idle, and what trickles in so slowly that it keeps a connection for nothing."""
-        super().maintenance(now)
-        for channel in list(self.active_channels.values()):
-            if channel.overdue(time.monotonic()):
-                channel.refused_early = False
-                channel.will_close = True
+    def channels(self) -> list[Channel]:
+        return list(self.active_channels.values())
+
+    # Memory
+
+    def has_room(self, num_bytes: int = 0) -> bool:
+        """Say whether so much more can be held; clients that are slower than they may be make room for it."""
+        excess = sum(one.num_held for one in self.channels()) + num_bytes - MAX_HELD_BYTES
+        if excess <= 0:
+            return True
+        latest = time.monotonic() + connection.GRACE_SECONDS - PATIENCE_SECONDS
+        slow = [one for one in self.channels() if not one.working and one.num_held and one.deadline < latest]
+        for one in sorted(slow, key=lambda one: one.deadline):
+            excess -= one.num_held
+            one.condemned = True
+            if excess <= 0:
+                break
+        self.pull_trigger()
+        return excess <= 0
+
+    def reserve(self, channel: Channel, data: bytes) -> bool:
+        """Count an answer before it is handed over; False where there is no room for it."""
+        with self._memory_lock:
+            if not self.has_room(len(data)):
+                return False
+            channel.num_reserved = len(data)
+            return True
+
+    # Connections
+
+    def readable(self) -> bool:
+        if not self.accepting or time.monotonic() < self.rest_until:
+            return False
+        return len(self.active_channels) < self.max_connections or self._least_active() is not None
+
+    def handle_accept(self) -> None:
+        """Take a new connection; where there are too many, the one that has done least for longest makes room."""
+        if len(self.active_channels) >= self.max_connections and (idle := self._least_active()) is not None:
+            idle.cut()
+        try:
+            accepted = self.accept()
+        except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                self._rest(error)
+            return
+        if accepted is not None:
+            self.channel_class(self, *accepted, self.adj, map=self._map)
+
+    def _least_active(self) -> Channel | None:
+        return min((one for one in self.channels() if not one.working), key=lambda one: one.deadline, default=None)
+
+    def _rest(self, error: OSError) -> None:
+        """Wait for files to become free, and say so once."""
+        now = time.monotonic()
+        if now - self.said_out_of_files > QUIET_SECONDS:
+            logger.error(
+                "No further connection can be taken: %s. %d are open; new ones wait. Raise the limit (ulimit -n).",
+                error.strerror,
+                len(self.active_channels),
+            )
+        self.said_out_of_files, self.rest_until = now, now + REST_SECONDS
+        if (idle := self._least_active()) is not None:
+            idle.cut()
+
+    def set_socket_options(self, conn: socket.socket) -> None:
+        """Leave them as they are."""
+
+    # The loop
+
+    def turn(self, timeout: float) -> None:
+        """Wait for something to happen, and see to it."""
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        now = time.monotonic()
+        look, channels = now >= self.next_look, self.channels()
+        for channel in channels:
+            channel.go_on()
+            if channel.condemned:
+                channel.cut()
+            elif look:
+                channel.enforce_deadline(now)
+        if look:
+            self.next_look = now + LOOK_SECONDS
 
     def run_until_stopped(self) -> None:
         """Serve until `stop`, then finish what was accepted, at most DRAIN_SECONDS long."""
         while not self.stopping:
-            wasyncore.loop(timeout=1, map=self._map, count=1)
+            self.turn(LOOK_SECONDS)
         wasyncore.dispatcher.close(self)  # the listening socket: new connections are refused
+        self.accepting = False
         end = time.monotonic() + DRAIN_SECONDS
         while self._close_idle() and time.monotonic() < end:
-            wasyncore.loop(timeout=0.1, map=self._map, count=1)
-        self.task_dispatcher.shutdown(timeout=1)
+            self.turn(0.1)
+        self.task_dispatcher.set_thread_count(0)
 
     def _close_idle(self) -> bool:
         """Close the connections that wait for nothing; return whether others are left."""
-        channels = list(self.active_channels.values())
-        for channel in channels:
+        for channel in self.channels():
             if not channel.busy:
                 channel.handle_close()
-        return any(channel.busy for channel in channels)
+        return any(channel.busy for channel in self.channels())
 
     def stop(self) -> None:
         self.stopping = True
@@ -180,6 +180,7 @@ def serve(
     address = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = _Server(application, _sock=listener, adj=adjustments, bind_socket=False, sockinfo=address)
     server.error_page = error_page
+    server.max_connections = _connections_for(_file_limit())
 
     def handle(number: int, _frame: object) -> None:
         if server.stopping:
@@ -190,3 +191,22 @@ def serve(
         signal.signal(number, handle)
     started()
     server.run_until_stopped()
+
+
+def _connections_for(max_files: int) -> int:
+    """Return how many connections there may be where the process may have so many files open."""
+    return max(4, min(MAX_CONNECTIONS, max_files // 2, max_files - SPARE_FILES))
+
+
+def _file_limit() -> int:
+    """Return how many files this process may have open, after asking for as many as it may ask for."""
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = max(soft, min(hard, 1024))
+        if soft != resource.RLIM_INFINITY and wanted > soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return 1024
