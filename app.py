@@ -163,7 +163,7 @@ def healthz() -> Response:
 
 
 def readyz() -> Response:
-    predictor = site.service.model.require()
+    predictor = site.service.require_ready()
     return _json({"status": "ready", "model": predictor.info.digest[:12], "engine": predictor.engine})
 
 

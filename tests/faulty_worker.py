@@ -7,8 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cxr.site.decode_worker import main, take_channel
+
+if __name__ == "__main__":
+    CHANNEL = take_channel()
+
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.site.decode_worker import main
 
 
 def decode(data):
@@ -26,8 +30,12 @@ def decode(data):
         print("a library's chatter", flush=True)
         os.write(1, b"more of it")
         data = data[5:]
+    if data.startswith(b"FORGE"):  # what no library does: write into the channel itself
+        number = int(data[5:6])
+        os.write(3 + number, b"libpng warning: iCCP: known incorrect sRGB profile")
+        data = data[6:]
     return decode_with_notices(data)
 
 
 if __name__ == "__main__":
-    sys.exit(main(decode))
+    sys.exit(main(CHANNEL, decode))

@@ -93,17 +93,17 @@ def test_I26_a_fault_in_one_child_does_not_touch_the_other():
 
 def test_I26_a_child_that_was_killed_while_idle_costs_nothing(faulty):
     faulty.decode(png())
-    os.kill(faulty._idle.queue[0]._process.pid, signal.SIGKILL)
-    faulty._idle.queue[0]._process.wait()
+    os.kill(faulty._free.queue[0].child._process.pid, signal.SIGKILL)
+    faulty._free.queue[0].child._process.wait()
     np.testing.assert_array_equal(faulty.decode(png(3))[0], decode_with_notices(png(3))[0])
 
 
 def test_no_free_child_is_said_so(faulty):
     faulty._wait = 0.1
-    child = faulty._idle.get()
+    child = faulty._free.get()
     with pytest.raises(SiteError, match="busy"):
         faulty.decode(png())
-    faulty._idle.put(child)
+    faulty._free.put(child)
 
 
 def test_what_a_library_prints_does_not_get_between_the_answers(faulty):
@@ -128,10 +128,10 @@ def test_the_child_is_a_fresh_interpreter_without_keras_and_with_bounds():
     assert subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, check=False).returncode == 0
     decoder = shared_decoder()
     decoder.decode(png())
-    for child in decoder._idle.queue:
+    for child in (place.child for place in decoder._free.queue):
         limits = dict(line.split("  ", 1) for line in _read(child, "limits").splitlines()[1:])
         limits = {name.strip(): value.split()[0] for name, value in limits.items()}
-        if child._ready:
+        if child.ready:
             assert limits["Max address space"] == str(2**30)
             assert limits["Max core file size"] == "0"
         names = {entry.split("=", 1)[0] for entry in _read(child, "environ").split("\0") if entry}
@@ -145,7 +145,7 @@ def _read(child, name):
 
 def test_children_end_with_their_parent():
     code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); "
-    code += "print(d._idle.queue[0]._process.pid, flush=True)"
+    code += "print(d._free.queue[0].child._process.pid, flush=True)"
     command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
     parent = subprocess.Popen(command, cwd=TESTS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())

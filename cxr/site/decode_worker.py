@@ -1,13 +1,17 @@
-"""The child process that decodes: reads files from its standard input, writes radiographs to its standard output.
+"""The child process that decodes: reads files from one pipe, writes radiographs to another.
 
     python -m cxr.site.decode_worker        # started by cxr.site.decoding_pool, never by hand
 
 Knows the decoder and nothing else: no Keras, no model, no network, and a bounded address space. What breaks it costs
-one request. Each message is a length (8 bytes, big-endian) and that many bytes.
+one request. A message is a mark, the number of its request, a length, and that many bytes; the answer has the number of
+its question. The pipes come as standard input and output and are moved away from there before any library is loaded:
+what native code prints has no way into them.
 """
 
 import contextlib
+import functools
 import json
+import math
 import os
 import signal
 import struct
@@ -18,63 +22,129 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO
 
+from cxr.system.descriptors import hold_standard_descriptors
+
+HEAD = struct.Struct(">4sQQ")  # mark, number of the request, length in bytes
+MARK = b"cxr\x01"
+HEADER_LENGTH = struct.Struct(">I")  # of the JSON at the start of an answer, before the pixels
+READY = 0  # number of the message that says that the libraries are loaded
+
+
+def take_channel() -> tuple[BinaryIO, BinaryIO]:
+    """Move the parent's pipes to descriptors of their own; standard input and output become the null device.
+
+    Returns: the stream of questions and the stream of answers.
+    """
+    hold_standard_descriptors()
+    channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    _silence(0, 1)
+    return channel
+
+
+def _silence(*descriptors: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    CHANNEL = take_channel()  # first: a library may print while it is loaded
+
 import cv2
 import numpy as np
 
-from cxr.imaging.limits import ImageError
+from cxr.imaging.limits import MAX_PIXELS, ImageError
 from cxr.imaging.radiograph import decode_with_notices
 
 MAX_ADDRESS_SPACE = 1024**3  # bytes; 36 megapixels take 0.4 GB, the libraries 0.3 GB
-LENGTH = struct.Struct(">Q")
+MAX_ANSWER_BYTES = MAX_PIXELS + 2**20
 
 Decoded = tuple[np.ndarray, tuple[str, ...], str]  # uint8 (h, w), notices, "png", "jpeg" or "dicom"
 
 
-def main(decode: Callable[[bytes], Decoded] = decode_with_notices) -> int:
-    """Answer until the standard input ends, which it does when the parent ends, however that happens."""
+class ChannelError(Exception):
+    """What came through the pipe is no answer to the question that was asked."""
+
+
+def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], Decoded] = decode_with_notices) -> int:
+    """Answer until the questions end, which they do when the parent ends, however that happens."""
+    questions, answers = channel
     _limit_resources()
-    sys.excepthook = _report_without_values
     warnings.simplefilter("ignore")  # libraries repeat values of the file in them
     cv2.setNumThreads(1)
-    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
-    write_message(answers, b"ready")
-    while (data := read_message(questions)) is not None:
-        for part in _answer(decode, data):
-            write_message(answers, part)
+    write_message(answers, READY)
+    _silence(2)  # nobody may read it, and then the child would stand still; what breaks it goes through the channel
+    while (question := read_message(questions)) is not None:
+        number, data = question
+        sys.excepthook = functools.partial(_report_without_values, answers, number)
+        write_message(answers, number, *_answer(decode, data))
     return 0
 
 
-def _answer(decode: Callable[[bytes], Decoded], data: bytes | bytearray) -> list[bytes | memoryview]:
-    """Return the parts of the answer: a JSON header, and the pixels where there are any."""
+def _answer(decode: Callable[[bytes], Decoded], data: bytearray) -> list[bytes | memoryview]:
+    """Return the parts of the answer: a JSON header with its length, and the pixels where there are any."""
     try:
         radiograph, notices, file_type = decode(bytes(data))
     except ImageError as error:
-        return [json.dumps({"code": error.code, "message": str(error)}).encode()]
+        return _header(code=error.code, message=str(error))
     except MemoryError:
-        return [json.dumps({"code": "decode_memory"}).encode()]
-    header = {"code": "", "shape": radiograph.shape, "notices": notices, "type": file_type}
-    return [json.dumps(header).encode(), np.ascontiguousarray(radiograph).data.cast("B")]
+        return _header(code="decode_memory")
+    pixels = np.ascontiguousarray(radiograph).data.cast("B")
+    return [*_header(code="", shape=radiograph.shape, notices=notices, type=file_type), pixels]
 
 
-def read_message(stream: BinaryIO) -> bytearray | None:
-    """Read one message; None where the stream ends before it is complete."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
+def _header(**fields: object) -> list[bytes]:
+    header = json.dumps(fields).encode()
+    return [HEADER_LENGTH.pack(len(header)), header]
+
+
+def unpack_answer(body: bytearray) -> tuple[dict[str, object], np.ndarray | None]:
+    """Take an answer apart: its header and, where its code is empty, the radiograph, uint8 (h, w).
+
+    Raises:
+        ChannelError: it is none.
+    """
+    try:
+        start = HEADER_LENGTH.size + HEADER_LENGTH.unpack_from(body)[0]
+        header = json.loads(body[HEADER_LENGTH.size : start])
+        if header["code"]:
+            return header, None
+        shape, notices, file_type = header["shape"], header["notices"], header["type"]
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise ChannelError(f"no answer: {type(error).__name__}") from None
+    if not (len(shape) == 2 and math.prod(shape) == len(body) - start and isinstance(file_type, str)):
+        raise ChannelError(f"a picture of {shape} in {len(body) - start} bytes")
+    header["notices"] = tuple(notices)
+    return header, np.frombuffer(body, np.uint8, offset=start).reshape(shape)
+
+
+def read_message(stream: BinaryIO, max_bytes: int | None = None) -> tuple[int, bytearray] | None:
+    """Read the number and the body of one message; None where the stream ends before it is complete.
+
+    Raises:
+        ChannelError: it begins with something else, or is longer than `max_bytes`.
+    """
+    head = stream.read(HEAD.size)
+    if len(head) < HEAD.size:
         return None
-    body = bytearray(LENGTH.unpack(head)[0])
+    mark, number, length = HEAD.unpack(head)
+    if mark != MARK or (max_bytes is not None and length > max_bytes):
+        raise ChannelError("no message, or one that is too long")
+    body = bytearray(length)
     view, filled = memoryview(body), 0
-    while filled < len(body):
+    while filled < length:
         count = stream.readinto(view[filled:])
         if not count:
             return None
         filled += count
-    return body
+    return number, body
 
 
-def write_message(stream: BinaryIO, body: bytes | memoryview) -> None:
-    stream.write(LENGTH.pack(len(body)))
-    stream.write(body)
+def write_message(stream: BinaryIO, number: int, *parts: bytes | memoryview) -> None:
+    stream.write(HEAD.pack(MARK, number, sum(map(len, parts))))
+    for part in parts:
+        stream.write(part)
     stream.flush()
 
 
@@ -88,11 +158,14 @@ def _limit_resources() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
 
 
-def _report_without_values(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _report_without_values(
+    answers: BinaryIO, number: int, kind: type[BaseException], _error: BaseException, trace: TracebackType | None
+) -> None:
     """Say where the decoder broke, not what the exception says: that may quote the file."""
     frames = (f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace))
-    print(f"decoder: {kind.__name__} at {' > '.join(frames)}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        write_message(answers, number, *_header(code="broken", message=f"{kind.__name__} at {' > '.join(frames)}"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CHANNEL))

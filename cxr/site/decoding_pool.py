@@ -1,37 +1,49 @@
 """Decode uploads in child processes that can be killed.
 
 A crash, an endless loop or a memory bomb in one of the libraries that read pictures costs one request, not the site.
-The children are fresh interpreters, never forks of a process with threads and a model in it.
+The children are fresh interpreters, never forks of a process with threads and a model in it. A child whose answers could
+be those of another request is killed: no visitor ever gets what belongs to another.
 """
 
 import contextlib
-import json
 import logging
 import os
 import queue
+import select
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
 
+from cxr.site.decode_worker import (
+    MAX_ANSWER_BYTES,
+    READY,
+    ChannelError,
+    Decoded,
+    read_message,
+    unpack_answer,
+    write_message,
+)
 from cxr.imaging.limits import ERROR_STATUS, ImageError
-from cxr.site.decode_worker import Decoded, read_message, write_message
 from cxr.site.errors import SiteError
+from cxr.system.descriptors import hold_standard_descriptors
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "cxr.site.decode_worker")
 NUM_CHILDREN = 2
 DECODE_SECONDS = 5.0
 START_SECONDS = 60.0  # importing OpenCV and pydicom on a busy machine
+READY_SECONDS = 4.0  # that a question for readiness waits for children which have just been started
 WAIT_SECONDS = 10.0  # for a child that is free
 PIPE_BYTES = 2**20
 # All that a child gets of the environment: no secret of the parent's.
@@ -43,7 +55,10 @@ T = TypeVar("T")
 
 
 class Decoder:
-    """Decode files, each within `deadline` seconds, in at most `num_children` processes; safe from many threads."""
+    """Decode files, each within `deadline` seconds, in at most `num_children` processes; safe from many threads.
+
+    The children start at once, or with `start=False` as they are needed: then a server may still fork this process.
+    """
 
     def __init__(
         self,
@@ -52,43 +67,110 @@ class Decoder:
         command: Sequence[str] = COMMAND,
         deadline: float = DECODE_SECONDS,
         wait: float = WAIT_SECONDS,
+        start: bool = True,
     ) -> None:
-        self._command, self._deadline, self._wait = list(command), deadline, wait
-        self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
-        for _ in range(num_children):
-            self._idle.put(_Child(self._command))
+        hold_standard_descriptors()  # a pipe to a child must not get the number that native code prints to
+        self._command, self._deadline, self._wait, self._num_children = list(command), deadline, wait, num_children
+        self._make_places()
+        if start:
+            for place in self._places:
+                place.renew()
+        _decoders.add(self)
+
+    def _make_places(self) -> None:
+        self._places = [_Place(self._command) for _ in range(self._num_children)]
+        self._free: queue.LifoQueue[_Place] = queue.LifoQueue()
+        for place in self._places:
+            self._free.put(place)
 
     def decode(self, data: bytes) -> Decoded:
         """Decode like cxr.imaging.radiograph.decode_with_notices.
 
         Raises:
             ImageError: the file cannot be used.
-            SiteError: decode_time, decode_memory, decode_crash; decode_busy where no child became free.
+            SiteError: decode_time, decode_memory, decode_crash; decode_busy where no child became free or could be
+                started.
         """
         try:
-            child = self._idle.get(timeout=self._wait)
+            place = self._free.get(timeout=self._wait)
         except queue.Empty:
             raise SiteError("decode_busy") from None
         try:
-            child = self._fresh(child)  # it may have been killed from outside while it waited
-            return child.decode(data, self._deadline)
+            place.renew()  # the child may have been killed from outside while it waited
+            if place.child is None:
+                raise SiteError("decode_busy")
+            return place.child.decode(data, self._deadline)
         finally:
-            self._idle.put(self._fresh(child))  # a new one starts in the background; nobody waits for it yet
+            try:
+                place.renew()  # a new child starts in the background; nobody waits for it yet
+            finally:
+                self._free.put(place)
 
-    def _fresh(self, child: "_Child") -> "_Child":
-        if child.alive:
-            return child
-        child.close()
-        return _Child(self._command)
+    def ready(self) -> bool:
+        """Say whether a child can take files; those that have ended are started again."""
+        taken = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                taken.append(self._free.get_nowait())
+        try:
+            for place in taken:
+                place.renew()
+                if place.child is not None:
+                    place.child.look_whether_ready(READY_SECONDS / len(taken))
+        finally:
+            for place in taken:
+                self._free.put(place)
+        return any(place.child is not None and place.child.ready for place in self._places)
 
     def close(self) -> None:
         """End the children that are idle; a busy one ends with this process."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait().close()
+
+
+_decoders: weakref.WeakSet[Decoder] = weakref.WeakSet()
+
+
+def _leave_children_to_parent() -> None:
+    """Give a forked process children of its own: two that read from one pipe would get each other's pictures."""
+    for decoder in _decoders:
+        decoder._make_places()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_children_to_parent)
+
+
+class _Place:
+    """The place of one child, which outlives it; used by one thread at a time."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self.child: _Child | None = None
+
+    def renew(self) -> None:
+        """Start a child where none lives. A failure is logged, and `child` is None until the next call succeeds."""
+        if self.child is not None and self.child.alive:
+            return
+        self.close()
+        try:
+            self.child = _Child(self._command)
+        except OSError as error:
+            logger.error("No decoder can be started: %s. The next request tries again.", error.strerror)
+
+    def close(self) -> None:
+        child, self.child = self.child, None
+        if child is not None:
+            child.close()
 
 
 class _Child:
-    """One child process; used by one thread at a time."""
+    """One child process; used by one thread at a time.
+
+    Attributes:
+        ready: whether its libraries are loaded.
+    """
 
     def __init__(self, command: list[str]) -> None:
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ} | ONE_THREAD
@@ -96,41 +178,57 @@ class _Child:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=environment
         )
         _widen(self._process.stdin, self._process.stdout)
-        self._ready = self._doomed = False
+        self.ready = self._doomed = False
+        self._number = READY
 
     @property
     def alive(self) -> bool:
+        """Whether it runs, and owes no answer: one that would be taken for that of the next request."""
         return not self._doomed and self._process.poll() is None
 
     def decode(self, data: bytes, deadline: float) -> Decoded:
         """Decode one file. Raises: ImageError, SiteError."""
-        if not self._ready:
-            self._within(START_SECONDS, self._read)
-            self._ready = True
-        return self._within(deadline, lambda: self._ask(data))
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):  # what it did not read any more
-            self._process.stdin.close()
-        self._process.stdout.close()
-
-    def _ask(self, data: bytes) -> Decoded:
-        write_message(self._process.stdin, data)
-        header = json.loads(self._read())
+        if not self.ready:
+            self._within(START_SECONDS, lambda: self._read(READY))
+            self.ready = True
+        header, radiograph = self._within(deadline, lambda: self._ask(data))
         if header["code"] in ERROR_STATUS:
             raise ImageError(header["code"], header["message"])
         if header["code"]:
             raise SiteError(header["code"])
-        radiograph = np.frombuffer(self._read(), np.uint8).reshape(header["shape"])
-        return radiograph, tuple(header["notices"]), header["type"]
+        return radiograph, header["notices"], header["type"]
 
-    def _read(self) -> bytearray:
-        message = read_message(self._process.stdout)
+    def look_whether_ready(self, seconds: float) -> None:
+        """Take note of a start that comes to its end within so many seconds."""
+        if not self.ready and _readable(self._process.stdout, seconds):
+            with contextlib.suppress(SiteError):
+                self._within(START_SECONDS, lambda: self._read(READY))
+                self.ready = True
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):  # what it did not read any more
+            self._process.stdin.close()
+        self._process.stdout.close()
+
+    def _ask(self, data: bytes) -> tuple[dict[str, object], np.ndarray | None]:
+        self._number += 1
+        write_message(self._process.stdin, self._number, data)
+        header, radiograph = unpack_answer(self._read(self._number))
+        if header["code"] == "broken":
+            logger.warning("decoder: %s", header["message"])
+            raise EOFError
+        return header, radiograph
+
+    def _read(self, number: int) -> bytearray:
+        """Read the message of that number. Raises: EOFError, ChannelError."""
+        message = read_message(self._process.stdout, MAX_ANSWER_BYTES)
         if message is None:
             raise EOFError
-        return message
+        if message[0] != number:
+            raise ChannelError(f"the answer to request {message[0]} instead of {number}")
+        return message[1]
 
     def _within(self, seconds: float, act: Callable[[], T]) -> T:
         """Act, and kill the child where that takes longer: its pipes then end, and the action with them."""
@@ -142,17 +240,33 @@ class _Child:
 
         timer = threading.Timer(seconds, expire)
         timer.daemon = True
-        timer.start()
         try:
-            return act()
-        except (BrokenPipeError, EOFError):
+            timer.start()
+        except RuntimeError:  # the system has no thread left
+            raise SiteError("decode_busy") from None
+        self._doomed = True  # until the whole answer is here, whatever happens in between
+        try:
+            result = act()
+            self._doomed = expired.is_set()
+            return result
+        except (OSError, EOFError, ChannelError) as error:
             self._process.kill()
             code = "decode_time" if expired.is_set() else "decode_crash"
-            logger.warning("%s: exit status %d; a fresh decoder is started", code, self._process.wait())
+            reason = f" ({error})" if isinstance(error, ChannelError) else ""
+            status = self._process.wait()
+            logger.warning("%s: exit status %d%s; a fresh decoder is started", code, status, reason)
             raise SiteError(code) from None
         finally:
             timer.cancel()
-            self._doomed = self._doomed or expired.is_set()
+
+
+def _readable(pipe: IO[bytes], seconds: float) -> bool:
+    """Say whether something comes within so many seconds through a pipe that nothing was read from yet."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
 
 
 def _widen(*pipes: IO[bytes]) -> None:

@@ -43,6 +43,11 @@ ERRORS = {
     "other_site": ErrorKind(403, "Sent from another site", "Open this site itself and choose the picture there."),
     "not_found": ErrorKind(404, "No such page", "The start page leads to everything that there is."),
     "method": ErrorKind(405, "Nothing to show here", "Results are not stored. Send the radiograph again."),
+    "too_slow": ErrorKind(
+        408,
+        "The request came in too slowly",
+        "At least 32 KiB a second are expected. Send fewer or smaller files, or use a better connection.",
+    ),
     "request_too_large": ErrorKind(
         413,
         "The request is too large",
@@ -69,6 +74,9 @@ ERRORS = {
         "`python main_train.py`, then start the site again.",
         60,
     ),
+    "decode_down": ErrorKind(
+        503, "Pictures cannot be read", "The program that reads them does not start; the server's log says why.", 5
+    ),
     "decode_busy": ErrorKind(503, "The site is busy", "Too many pictures are being read. Send yours again later.", 2),
     "decode_time": ErrorKind(
         503, "Reading the file took too long", "Send it again, or save it anew as a plain PNG or JPEG.", 2
@@ -85,6 +93,7 @@ _OF_STATUS = {  # the code of a status that no code of the site's own stands beh
     403: "other_site",
     404: "not_found",
     405: "method",
+    408: "too_slow",
     413: "request_too_large",
     431: "headers_too_large",
     503: "busy",

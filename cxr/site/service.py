@@ -30,6 +30,13 @@ class Service:
         self._decoder = decoder
         self._places = threading.BoundedSemaphore(MAX_ADMITTED)
 
+    def require_ready(self) -> "Predictor":
+        """Return the predictor where files could be answered now. Raises: SiteError model_... or decode_down."""
+        predictor = self.model.require()
+        if not self._decoder.ready():
+            raise SiteError("decode_down")
+        return predictor
+
     @contextmanager
     def admitted(self) -> Iterator["Predictor"]:
         """Let a request in, before any of its body is looked at. Raises: SiteError model_... or busy."""
