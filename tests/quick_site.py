@@ -17,6 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cxr.system.descriptors import hold_standard_descriptors
+
+if __name__ == "__main__":
+    hold_standard_descriptors()
+
 import app as site
 import cxr.site.server
 from cxr.imaging.radiograph import to_model_input
