@@ -12,15 +12,20 @@ import io
 import json
 import socket
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from cxr.inference.backend import choose_inference_backend
+from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.ending import end_at_once_on_signals, leave
 
 if __name__ == "__main__":
+    hold_standard_descriptors()
+    end_at_once_on_signals()
     choose_inference_backend()
 
 from cxr.heatmaps.colormap import inferno
@@ -30,13 +35,23 @@ from cxr.network.model_info import DISCLAIMER
 from cxr.site.answer import describe_model, legend, model_identity
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
-from cxr.site.limits import LOCAL_HOSTS, host_is_trusted, sent_by_another_site, wants_json
+from cxr.site.limits import (
+    LOCAL_HOSTS,
+    explain_other_site,
+    host_is_trusted,
+    host_of_user,
+    sent_by_another_site,
+    trusted_hosts,
+    wants_json,
+)
 from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot
 from cxr.site.openapi import build_document
 from cxr.site.server import serve
 from cxr.site.service import Service
 from cxr.site.uploads import Upload, clean_name, load_samples
+from cxr.system.freed_memory import keep_freed_memory_small
+from cxr.system.terminal import say
 from gradcam import MODEL_PATH
 
 
@@ -54,7 +69,7 @@ class Site(Flask):
 
     request_class = InMemoryRequest
 
-    def __init__(self, model: ModelSlot, decoder: Decoder, trusted_hosts: Sequence[str] | None) -> None:
+    def __init__(self, model: ModelSlot, decoder: Decoder, trusted_hosts: Collection[str] | None) -> None:
         super().__init__(__name__)
         self.trusted_hosts = trusted_hosts
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
@@ -70,20 +85,23 @@ site: Site = current_app  # type: ignore[assignment]  # of the request that is b
 
 
 def create_app(
-    model: ModelSlot | None = None, decoder: Decoder | None = None, *, trusted_hosts: Sequence[str] | None = LOCAL_HOSTS
+    model: ModelSlot | None = None,
+    decoder: Decoder | None = None,
+    *,
+    trusted_hosts: Collection[str] | None = LOCAL_HOSTS,
 ) -> Site:
     """Build the site.
 
     Args:
         model: by default the shipped model file, whose loading is started here.
         decoder: by default two child processes, started here.
-        trusted_hosts: host names that requests may be addressed to; None for any.
+        trusted_hosts: hosts that requests may be addressed to, without ports; None for any.
     """
     decoder = decoder or Decoder()
     if model is None:
         model = ModelSlot(MODEL_PATH)
         model.load_in_background()
-    app = Site(model, decoder, trusted_hosts)
+    app = Site(model, decoder, None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts)))
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES)
     app.jinja_env.globals.update(
         disclaimer=DISCLAIMER,
@@ -216,11 +234,11 @@ def _record() -> RequestRecord:
 def _look_at_request() -> None:
     """Note the route for the log, and refuse what was meant for another site or sent by one."""
     _record().route = request.url_rule.rule if request.url_rule else None
-    if not host_is_trusted(request.headers.get("Host"), site.trusted_hosts):
+    host, origin = request.headers.get("Host"), request.headers.get("Origin")
+    if not host_is_trusted(host, site.trusted_hosts):
         raise SiteError("wrong_host")
-    fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if request.method == "POST" and sent_by_another_site(fetch_site, origin, request.host):
-        raise SiteError("other_site")
+    if request.method == "POST" and sent_by_another_site(request.headers.get("Sec-Fetch-Site"), origin, host):
+        raise SiteError("other_site", explain_other_site(origin, host))
 
 
 def _json(document: dict[str, object], status: int = 200, mimetype: str = "application/json") -> Response:
@@ -257,11 +275,12 @@ def _error_response(document: dict[str, object]) -> Response:
 
 def server_error_page(app: Site, status: int) -> tuple[list[tuple[str, str]], bytes]:
     """Return headers and page for what the server refuses before the site sees it."""
-    record = RequestRecord(request_id="")
+    record = RequestRecord()
+    own = {"Cache-Control": "no-store", "X-Request-Id": record.request_id}
     with app.test_request_context(base_url="http://localhost", environ_overrides={"cxr.record": record}):
         response = _error_response(problem(code_of_status(status)) | {"status": status})
         record.write(method="", status=status, num_bytes=0)
-        return [*response.headers, *HEADERS.items(), ("Cache-Control", "no-store")], response.data
+        return [*response.headers, *HEADERS.items(), *own.items()], response.data
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -288,14 +307,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--trusted-host",
         action="append",
         metavar="NAME",
-        help="name under which visitors may address the site; may be repeated (default: this machine's own names "
-        "with a local --host, else any)",
+        default=[],
+        type=host_of_user,
+        help="name under which visitors may address the site, beside this machine's own; may be repeated (default: "
+        "none with a local --host, else any)",
     )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    keep_freed_memory_small()
     set_up_logging()
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
@@ -303,14 +325,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, OverflowError) as error:
         print(f"Cannot listen on {args.host}:{args.port}: {error}. Choose another --host or --port.", file=sys.stderr)
         return 3
-    local = args.host in LOCAL_HOSTS or args.host == "::1"
+    trusted = trusted_hosts(args.host, listener.getsockname()[0], args.trusted_host)
     decoder = Decoder()  # first: small processes, started while this one is small
     model = ModelSlot(args.model_path, precision=args.precision)
-    app = create_app(model, decoder, trusted_hosts=args.trusted_host or (LOCAL_HOSTS if local else None))
+    app = create_app(model, decoder, trusted_hosts=trusted)
     address = f"[{args.host}]" if family == socket.AF_INET6 else args.host
 
     def started() -> None:
-        print(f"Listening on http://{address}:{listener.getsockname()[1]}", flush=True)
+        # In a thread: a terminal that was stopped (Ctrl-S) would keep the site from starting.
+        line = f"Listening on http://{address}:{listener.getsockname()[1]}"
+        threading.Thread(target=say, args=(line,), name="terminal", daemon=True).start()
         model.load_in_background()
 
     serve(app, listener, functools.partial(server_error_page, app), started=started)
@@ -319,4 +343,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())  # the model may still be loading in its thread

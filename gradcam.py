@@ -28,8 +28,10 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from cxr.inference.backend import choose_inference_backend
+from cxr.system.descriptors import hold_standard_descriptors
 
 if __name__ == "__main__":
+    hold_standard_descriptors()
     choose_inference_backend()
 
 from cxr.data.columns import name_key

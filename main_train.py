@@ -25,6 +25,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr.system.descriptors import hold_standard_descriptors
+
+if __name__ == "__main__":
+    hold_standard_descriptors()
+
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits

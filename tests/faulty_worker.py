@@ -7,12 +7,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cxr.site.decode_worker import main, take_channel
+from cxr.system.message_pipe import take_channel
 
 if __name__ == "__main__":
     CHANNEL = take_channel()
 
 from cxr.imaging.radiograph import decode_with_notices
+from cxr.site.decode_worker import main
 
 
 def decode(data):

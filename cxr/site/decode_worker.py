@@ -3,16 +3,13 @@
     python -m cxr.site.decode_worker        # started by cxr.site.decoding_pool, never by hand
 
 Knows the decoder and nothing else: no Keras, no model, no network, and a bounded address space. What breaks it costs
-one request. A message is a mark, the number of its request, a length, and that many bytes; the answer has the number of
-its question. The pipes come as standard input and output and are moved away from there before any library is loaded:
-what native code prints has no way into them.
+one request. The answer has the number of its question.
 """
 
 import contextlib
 import functools
 import json
 import math
-import os
 import signal
 import struct
 import sys
@@ -22,31 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO
 
-from cxr.system.descriptors import hold_standard_descriptors
-
-HEAD = struct.Struct(">4sQQ")  # mark, number of the request, length in bytes
-MARK = b"cxr\x01"
-HEADER_LENGTH = struct.Struct(">I")  # of the JSON at the start of an answer, before the pixels
-READY = 0  # number of the message that says that the libraries are loaded
-
-
-def take_channel() -> tuple[BinaryIO, BinaryIO]:
-    """Move the parent's pipes to descriptors of their own; standard input and output become the null device.
-
-    Returns: the stream of questions and the stream of answers.
-    """
-    hold_standard_descriptors()
-    channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    _silence(0, 1)
-    return channel
-
-
-def _silence(*descriptors: int) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(null, descriptor)
-    os.close(null)
-
+from cxr.system.message_pipe import ChannelError, read_message, silence, take_channel, write_message
 
 if __name__ == "__main__":
     CHANNEL = take_channel()  # first: a library may print while it is loaded
@@ -57,14 +30,12 @@ import numpy as np
 from cxr.imaging.limits import MAX_PIXELS, ImageError
 from cxr.imaging.radiograph import decode_with_notices
 
+READY = 0  # number of the message that says that the libraries are loaded
+HEADER_LENGTH = struct.Struct(">I")  # of the JSON at the start of an answer, before the pixels
 MAX_ADDRESS_SPACE = 1024**3  # bytes; 36 megapixels take 0.4 GB, the libraries 0.3 GB
 MAX_ANSWER_BYTES = MAX_PIXELS + 2**20
 
 Decoded = tuple[np.ndarray, tuple[str, ...], str]  # uint8 (h, w), notices, "png", "jpeg" or "dicom"
-
-
-class ChannelError(Exception):
-    """What came through the pipe is no answer to the question that was asked."""
 
 
 def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], Decoded] = decode_with_notices) -> int:
@@ -74,7 +45,7 @@ def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], Decoded] 
     warnings.simplefilter("ignore")  # libraries repeat values of the file in them
     cv2.setNumThreads(1)
     write_message(answers, READY)
-    _silence(2)  # nobody may read it, and then the child would stand still; what breaks it goes through the channel
+    silence(2)  # nobody may read it, and then the child would stand still; what breaks it goes through the channel
     while (question := read_message(questions)) is not None:
         number, data = question
         sys.excepthook = functools.partial(_report_without_values, answers, number)
@@ -117,35 +88,6 @@ def unpack_answer(body: bytearray) -> tuple[dict[str, object], np.ndarray | None
         raise ChannelError(f"a picture of {shape} in {len(body) - start} bytes")
     header["notices"] = tuple(notices)
     return header, np.frombuffer(body, np.uint8, offset=start).reshape(shape)
-
-
-def read_message(stream: BinaryIO, max_bytes: int | None = None) -> tuple[int, bytearray] | None:
-    """Read the number and the body of one message; None where the stream ends before it is complete.
-
-    Raises:
-        ChannelError: it begins with something else, or is longer than `max_bytes`.
-    """
-    head = stream.read(HEAD.size)
-    if len(head) < HEAD.size:
-        return None
-    mark, number, length = HEAD.unpack(head)
-    if mark != MARK or (max_bytes is not None and length > max_bytes):
-        raise ChannelError("no message, or one that is too long")
-    body = bytearray(length)
-    view, filled = memoryview(body), 0
-    while filled < length:
-        count = stream.readinto(view[filled:])
-        if not count:
-            return None
-        filled += count
-    return number, body
-
-
-def write_message(stream: BinaryIO, number: int, *parts: bytes | memoryview) -> None:
-    stream.write(HEAD.pack(MARK, number, sum(map(len, parts))))
-    for part in parts:
-        stream.write(part)
-    stream.flush()
 
 
 def _limit_resources() -> None:

@@ -1,8 +1,8 @@
 """Decode uploads in child processes that can be killed.
 
 A crash, an endless loop or a memory bomb in one of the libraries that read pictures costs one request, not the site.
-The children are fresh interpreters, never forks of a process with threads and a model in it. A child whose answers could
-be those of another request is killed: no visitor ever gets what belongs to another.
+The children are fresh interpreters, never forks of a process with threads and a model in it. A child whose answers
+could be those of another request is killed: no visitor ever gets what belongs to another.
 """
 
 import contextlib
@@ -20,25 +20,18 @@ from typing import IO, TypeVar
 
 import numpy as np
 
-from cxr.site.decode_worker import (
-    MAX_ANSWER_BYTES,
-    READY,
-    ChannelError,
-    Decoded,
-    read_message,
-    unpack_answer,
-    write_message,
-)
 from cxr.imaging.limits import ERROR_STATUS, ImageError
+from cxr.site.decode_worker import MAX_ANSWER_BYTES, READY, Decoded, unpack_answer
 from cxr.site.errors import SiteError
 from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.message_pipe import ChannelError, read_message, write_message
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "cxr.site.decode_worker")
 NUM_CHILDREN = 2
 DECODE_SECONDS = 5.0

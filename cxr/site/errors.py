@@ -104,11 +104,16 @@ ERRORS |= {code: ErrorKind(status, _IMAGE_TITLES[status], _IMAGE_DETAIL) for cod
 
 
 class SiteError(Exception):
-    """A request, or one file of it, that cannot be answered; `code` is a key of ERRORS."""
+    """A request, or one file of it, that cannot be answered.
 
-    def __init__(self, code: str) -> None:
+    Attributes:
+        code: a key of ERRORS.
+        detail: what is known about this very case, for whoever sent it; may be empty.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(ERRORS[code].title)
-        self.code = code
+        self.code, self.detail = code, detail
 
 
 def code_of_status(status: int) -> str:
@@ -135,4 +140,4 @@ def problem(code: str, detail: str = "", request_id: str = "") -> dict[str, obje
 
 def problem_of(error: SiteError | ImageError, request_id: str = "") -> dict[str, object]:
     """Describe an error of a file or a request; an ImageError says itself what is wrong with the file."""
-    return problem(error.code, str(error) if isinstance(error, ImageError) else "", request_id)
+    return problem(error.code, str(error) if isinstance(error, ImageError) else error.detail, request_id)

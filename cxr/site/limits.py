@@ -1,12 +1,78 @@
 """Which requests are refused for where they come from, and how their errors are written. Plain functions of headers."""
 
+import ipaddress
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?")
+NAME = re.compile(r"([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)\.?")
+PORT = re.compile(r"[0-9]{1,5}")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 PROGRAM_PATHS = ("/api/", "/healthz", "/readyz")
+
+
+def split_host(text: str) -> tuple[str, int | None] | None:
+    """Split a host and its port as in the header Host (RFC 9110, 7.2); None where it is none.
+
+    Returns: the host as hosts are compared, in lower case, without the dot at its end, as ASCII (IDNA), an IPv6 address
+        in brackets and in its short form (RFC 5952); and the port, None where there is none.
+    """
+    text = text.strip().lower()
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    if not colon:
+        host, port = text, ""
+    if colon and not PORT.fullmatch(port):
+        return None
+    number = int(port) if port else None
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return f"[{ipaddress.IPv6Address(host[1:-1])}]", number
+        except ValueError:
+            return None
+    try:
+        found = NAME.fullmatch(host.encode("idna").decode() if not host.isascii() else host)
+    except UnicodeError:
+        return None
+    return (found[1], number) if found else None
+
+
+def host_of_user(text: str) -> str:
+    """Return the host that somebody means who writes a name, an address, or the address of a page.
+
+    Raises:
+        ValueError: there is no host in it.
+    """
+    text = text.strip()
+    if "://" in text:
+        text = urlsplit(text).netloc
+    if text.count(":") > 1 and not text.startswith("["):
+        text = f"[{text}]"
+    parts = split_host(text)
+    if parts is None:
+        raise ValueError(f"Expected the name of a host such as cxr.example.org, received {text!r}.")
+    return parts[0]
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether only this machine can reach an address that a socket is bound to."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def trusted_hosts(host: str, bound_address: str, names: Collection[str]) -> frozenset[str] | None:
+    """Return the hosts that requests may name, None for any.
+
+    The names that visitors use come on top of this machine's own, which health checks use.
+
+    Args:
+        host: what the site was told to listen on.
+        bound_address: the IP address that this became.
+        names: by which visitors address it, as `host_of_user` returns them.
+    """
+    if not names and not is_loopback(bound_address):
+        return None
+    return frozenset({*LOCAL_HOSTS, host_of_user(host), host_of_user(bound_address), *names})
 
 
 def host_is_trusted(host: str | None, trusted: Collection[str] | None) -> bool:
@@ -17,24 +83,49 @@ def host_is_trusted(host: str | None, trusted: Collection[str] | None) -> bool:
 
     Args:
         host: the header, None where it is missing.
-        trusted: names without port, IPv6 addresses in brackets; None for any.
+        trusted: hosts as `split_host` returns them; None for any.
     """
-    found = HOST.fullmatch((host or "").lower())
-    return trusted is None or (found is not None and found[1] in trusted)
+    if trusted is None:
+        return True
+    parts = split_host(host or "")
+    return parts is not None and parts[0] in trusted
 
 
-def sent_by_another_site(fetch_site: str | None, origin: str | None, host: str) -> bool:
+def sent_by_another_site(fetch_site: str | None, origin: str | None, host: str | None) -> bool:
     """Say whether a browser sent the request for a page of another site (Fetch Metadata, W3C; Origin, RFC 6454).
 
     Programs such as curl send neither header and are let in: without cookies there is nothing to borrow from them.
 
     Args:
         fetch_site, origin: the headers Sec-Fetch-Site and Origin, None where they are missing.
-        host: host and port that the request is addressed to.
+        host: the header Host: what the request is addressed to.
     """
     if fetch_site is not None:
         return fetch_site not in ("same-origin", "none")
-    return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    return origin is not None and not _same_origin(origin, host or "")
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    """Compare an origin with a header Host, whose port is the usual one of the origin's scheme where it names none."""
+    scheme, _, rest = origin.partition("://")
+    usual, ours, theirs = DEFAULT_PORTS.get(scheme.lower()), split_host(host), split_host(rest)
+    if usual is None or ours is None or theirs is None:
+        return False
+    return (ours[0], ours[1] or usual) == (theirs[0], theirs[1] or usual)
+
+
+def explain_other_site(origin: str | None, host: str | None) -> str:
+    """Say why a request counts as another site's, and what to do where a proxy is the cause."""
+    readable = origin is not None and split_host(origin.partition("://")[2]) is not None
+    addressed = f"while this request is addressed to {host} (header Host)" if split_host(host or "") else ""
+    if not readable or not addressed:
+        return "The page it was sent from is not of this site. Open this site itself and choose the picture there."
+    name = split_host(origin.partition("://")[2])[0]
+    return (
+        f"The page it was sent from is at {origin} (header Origin), {addressed}. Open this site itself and choose the "
+        f"picture there. If a proxy stands between, let it pass the header Host on, and start the site with "
+        f"--trusted-host {name}."
+    )
 
 
 def wants_json(path: str, accepts_json: float, accepts_html: float) -> bool:

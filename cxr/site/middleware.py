@@ -25,7 +25,7 @@ HEADERS = {
     "connect-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers say Origin: null when they send a form
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -60,7 +60,7 @@ class FileRecord:
 class RequestRecord:
     """What is logged of one request."""
 
-    request_id: str
+    request_id: str = field(default_factory=lambda: secrets.token_hex(6))
     start: float = field(default_factory=time.perf_counter)
     route: str | None = None
     code: str = ""
@@ -89,7 +89,7 @@ class Middleware:
         self._application = application
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
-        record = RequestRecord(secrets.token_hex(6))
+        record = RequestRecord()
         environ["cxr.record"] = record
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: tuple | None = None) -> Callable:

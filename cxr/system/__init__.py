@@ -1,3 +1,3 @@
-"""Files that are replaced whole or not at all, locks, the terminal and progress lines.
+"""Files that are replaced whole or not at all, locks, the terminal, descriptors, pipes, the log and freed memory.
 
 Knows nothing of pictures, labels or networks."""

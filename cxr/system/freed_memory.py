@@ -20,4 +20,5 @@ def keep_freed_memory_small() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library, or none that can be found
         return False
     settings = {M_MMAP_THRESHOLD: BIG_BLOCK, M_TRIM_THRESHOLD: BIG_BLOCK, M_ARENA_MAX: NUM_ARENAS}
-    return all([mallopt(name, value) == 1 for name, value in settings.items()])
+    done = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(done)
