@@ -87,7 +87,8 @@ def closed_by_server(connection):
     return True
 
 
-def test_H50_readers_that_stand_still_take_no_thread_and_are_cut(server):
+@pytest.mark.fault("H50")
+def test_readers_that_stand_still_take_no_thread_and_are_cut(server):
     pipelined = b"GET /static/result.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000  # answers of some 20 MB
     with clients(server.port, 20, pipelined):
         for _ in range(5):
@@ -98,14 +99,16 @@ def test_H50_readers_that_stand_still_take_no_thread_and_are_cut(server):
     assert is_up(server.port)
 
 
-def test_H50_a_connection_is_answered_in_order_one_request_after_the_other(server):
+@pytest.mark.fault("H50")
+def test_a_connection_is_answered_in_order_one_request_after_the_other(server):
     requests = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50 + upload_of(png(), path="/api/predict")
     answer = ask_raw(server.port, requests + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [200] * 51 + [404]
 
 
-def test_H50_a_reader_that_keeps_to_the_rate_gets_all_of_it(server):
+@pytest.mark.fault("H50")
+def test_a_reader_that_keeps_to_the_rate_gets_all_of_it(server):
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.connect(("127.0.0.1", server.port))
@@ -120,7 +123,8 @@ def test_H50_a_reader_that_keeps_to_the_rate_gets_all_of_it(server):
     assert received.endswith((ROOT / "static" / "result.css").read_bytes())
 
 
-def test_H51_answers_count_in_the_bound_of_memory_and_who_stands_still_makes_room():
+@pytest.mark.fault("H51")
+def test_answers_count_in_the_bound_of_memory_and_who_stands_still_makes_room():
     big = upload_of(*[noisy_png((1024, 1024))] * 8)  # some 10 MB of answer, more than the system's buffers take
     small_bound = (
         "import cxr.site.server as s; s.MAX_HELD_BYTES = 22_000_000; s.PATIENCE_SECONDS = 3; "
@@ -149,7 +153,8 @@ def test_H51_answers_count_in_the_bound_of_memory_and_who_stands_still_makes_roo
     ],
     ids=["idle", "half a head", "half a body"],
 )
-def test_H52_connections_that_do_nothing_make_room_for_new_ones(sent):
+@pytest.mark.fault("H52")
+def test_connections_that_do_nothing_make_room_for_new_ones(sent):
     with running_site() as running, clients(running.port, 105, sent) as connections:
         for _ in range(5):
             assert is_up(running.port)
@@ -157,7 +162,8 @@ def test_H52_connections_that_do_nothing_make_room_for_new_ones(sent):
         assert not closed_by_server(connections[-1])
 
 
-def test_H53_a_clock_that_is_set_back_moves_no_deadline():
+@pytest.mark.fault("H53")
+def test_a_clock_that_is_set_back_moves_no_deadline():
     clock = (
         "import time, itertools; real = time.time; start = real(); "
         "time.time = lambda: real() - (3600 if real() > start + 3 else 0); "
@@ -172,14 +178,16 @@ def test_H53_a_clock_that_is_set_back_moves_no_deadline():
             assert one.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
-def test_H54_nobody_reads_the_log_and_all_are_answered():
+@pytest.mark.fault("H54")
+def test_nobody_reads_the_log_and_all_are_answered():
     with running_site() as running:  # its log goes into a pipe that nobody reads
         for _ in range(1000):  # more than a pipe holds
             assert is_up(running.port)
         assert running.stop(timeout=15) == 0
 
 
-def test_H55_out_of_files_the_server_waits_and_says_so_once(tmp_path):
+@pytest.mark.fault("H55")
+def test_out_of_files_the_server_waits_and_says_so_once(tmp_path):
     import resource
 
     with (
@@ -207,7 +215,8 @@ def test_H55_out_of_files_the_server_waits_and_says_so_once(tmp_path):
             process.kill()
 
 
-def test_H55_few_files_mean_few_connections():
+@pytest.mark.fault("H55")
+def test_few_files_mean_few_connections():
     command = f"ulimit -n 64; exec {sys.executable} tests/quick_site.py"
     with subprocess.Popen(
         ["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -222,7 +231,8 @@ def test_H55_few_files_mean_few_connections():
             process.kill()
 
 
-def test_H56_an_upload_below_the_rate_is_answered_408_and_not_reset(server):
+@pytest.mark.fault("H56")
+def test_an_upload_below_the_rate_is_answered_408_and_not_reset(server):
     with clients(server.port, 1, upload_of(noisy_png((400, 400)))[:50_000]) as (one,):
         one.settimeout(20)
         answer = b""
@@ -238,7 +248,8 @@ def test_H56_an_upload_below_the_rate_is_answered_408_and_not_reset(server):
         assert b"came in too slowly" in answer
 
 
-def test_H56_an_upload_above_the_rate_may_take_longer_than_the_grace(server):
+@pytest.mark.fault("H56")
+def test_an_upload_above_the_rate_may_take_longer_than_the_grace(server):
     data = upload_of(noisy_png((700, 700)), path="/api/predict").replace(
         b"\r\nHost", b"\r\nConnection: close\r\nHost", 1
     )
