@@ -33,7 +33,6 @@ if __name__ == "__main__":
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.further_sets import check_further_sets, common_folder, sources_of
 from cxr.data.labels import CellRules, LabelError, read_views
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
@@ -42,6 +41,7 @@ from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files,
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
 from cxr.training.checkpoint import ResumeError, clear_checkpoints
+from cxr.training.further_sets import check_further_sets, common_folder, sources_of
 from cxr.training.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.training.stopping import DivergedError, Stopped, StopRequest
