@@ -1,42 +1,46 @@
 // Files made from answers in the browser: nothing is sent for them.
 
-const COLUMNS = [
-  "file",
-  "finding",
-  "probability",
-  "calibrated_probability",
-  "logit",
-  "threshold",
-  "above_threshold",
-  "chosen_threshold",
-  "above_chosen_threshold",
-  "heatmap_peak",
-];
+// What each column says of one finding of an answer; the names are those of `gradcam.py --columns`.
+const COLUMNS = {
+  probability: (one) => rounded(one.probability),
+  calibrated: (one) => rounded(one.calibrated_probability),
+  decision: (one) => Number(one.probability >= one.threshold),
+  threshold: (one) => one.threshold,
+  chosen_decision: (one) => Number(one.probability >= (one.chosen_threshold ?? one.threshold)),
+  chosen_threshold: (one) => one.chosen_threshold,
+  logit: (one) => one.logit,
+  peak: (one) => one.peak,
+};
+const ABOUT = ["Input check", "Input check value", "Notices", "Model"];
 
-/** One row per radiograph and finding, in the model's finding order; RFC 4180. */
-export function csvOf(answers) {
-  const rows = answers.flatMap((answer) =>
-    answer.findings.map((finding) => [
-      answer.file,
-      finding.name,
-      finding.probability,
-      finding.calibrated_probability,
-      finding.logit,
-      finding.threshold,
-      finding.probability >= finding.threshold,
-      finding.chosen_threshold,
-      finding.probability >= (finding.chosen_threshold ?? finding.threshold),
-      finding.peak,
-    ]),
-  );
-  return [COLUMNS, ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+/** One row per radiograph, under the header of `gradcam.py`'s predictions.csv with all columns; RFC 4180. */
+export function csvOf(answers, model) {
+  const names = answers[0].findings.map((finding) => finding.name);
+  const kinds = Object.keys(COLUMNS).map((column) => (column === "probability" ? "" : ` ${column}`));
+  const header = ["Image", ...kinds.flatMap((kind) => names.map((name) => name + kind)), ...ABOUT];
+  const rows = answers.map((answer) => [
+    answer.file,
+    ...Object.values(COLUMNS).flatMap((valueOf) => answer.findings.map(valueOf)),
+    verdictOf(answer.input_check),
+    answer.input_check.distance,
+    answer.notices.join(" "),
+    model.digest,
+  ]);
+  return [header, ...rows].map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+}
+
+const rounded = (value) => (value === null ? null : Number(value.toFixed(6)));
+
+function verdictOf({ distance, unusual }) {
+  if (distance === null) return "not available";
+  return unusual ? "unlike the training radiographs" : "ok";
 }
 
 function cell(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "string") return String(value);
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value; // a spreadsheet would take it for a formula
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const text = /^[=+\-@\t\r'\uff1d\uff0b\uff0d\uff20]/.test(value) ? `'${value}` : value; // a spreadsheet would run it
+  return /[",;|\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** The name of a file without its ending, fit for a download. */

@@ -50,7 +50,7 @@ function download(button) {
   const answers = (section ? [section] : sections).map(answerOf);
   const stem = section ? stemOf(answers[0].file) : "radiographs";
   if (button.dataset.download === "csv") {
-    save(csvOf(answers), "text/csv", `${stem}.csv`);
+    save(csvOf(answers, drawing.model), "text/csv", `${stem}.csv`);
   } else if (button.dataset.download === "json") {
     const content = section ? { ...answers[0], model: drawing.model } : { results: answers, model: drawing.model };
     save(JSON.stringify(content, null, 1), "application/json", `${stem}.json`);

@@ -15,6 +15,7 @@ from served_model import FINDINGS
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import rank_findings
+from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.site.model_slot import ModelSlot
 from gradcam import explain
 
@@ -250,9 +251,14 @@ def test_the_downloads_hold_the_models_numbers(page, result, predictor):
     name, data = downloaded(page, "csv")
     rows = list(csv.DictReader(io.StringIO(data.decode())))
     assert name == "film.csv"
-    assert [row["finding"] for row in rows] == list(FINDINGS)
-    np.testing.assert_allclose([float(row["probability"]) for row in rows], result.probabilities, rtol=1e-5)
-    assert [row["above_threshold"] for row in rows] == [str(one >= 0.5).lower() for one in result.probabilities]
+    header, expected = table_header(FINDINGS, COLUMNS), table_row("film.png", predictor.info, result, (), COLUMNS)
+    assert len(rows) == 1
+    assert list(rows[0]) == header
+    for column, cell in zip(header, expected, strict=True):
+        try:
+            np.testing.assert_allclose(float(rows[0][column]), float(cell), rtol=1e-5, atol=1e-6, err_msg=column)
+        except ValueError:
+            assert rows[0][column] == cell, column
     name, data = downloaded(page, "json")
     answer = json.loads(data)
     assert name == "film.json"
@@ -325,8 +331,8 @@ def test_several_files_lead_from_a_table_to_their_results(page, predictor):
     rows = list(csv.DictReader(io.StringIO(downloaded(page, "csv")[1].decode())))
     for seed, name in ((1, "first.png"), (2, "third.png")):
         answer = explain(predictor, decode_radiograph(radiograph_file(seed)))
-        stated = [float(row["probability"]) for row in rows if row["file"] == name]
-        np.testing.assert_allclose(stated, answer.probabilities, rtol=1e-5)
+        (row,) = [row for row in rows if row["Image"] == name]
+        np.testing.assert_allclose([float(row[one]) for one in FINDINGS], answer.probabilities, atol=1e-6)
         page.focus(f".pictures a:has-text('{name}')")
         page.keyboard.press("Enter")
         page.wait_for_selector("section.scripted:visible")

@@ -8,7 +8,11 @@ from cxr.inference.explanation import Explanation
 from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo
 
-COLUMNS = ("probability", "calibrated", "decision", "threshold", "logit", "peak")  # each once per finding
+# Each once per finding. The site's table (static/downloads.js) has all of them.
+COLUMNS = (
+    *("probability", "calibrated", "decision", "threshold", "chosen_decision", "chosen_threshold"),
+    *("logit", "peak"),
+)
 ABOUT = ("Input check", "Input check value", "Notices", "Model")  # of the radiograph as a whole
 USUAL, UNUSUAL, UNCHECKED = "ok", "unlike the training radiographs", "not available"
 # What a spreadsheet takes for a formula, also in full width, and the quote that guards it here.
@@ -32,21 +36,33 @@ def table_row(
 
 
 def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
-    num_findings = len(info.findings)
-    if column == "probability":
-        return [f"{one:.6f}" for one in answer.probabilities]
-    if column == "calibrated":
-        if not info.calibration:
-            return [""] * num_findings
-        calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
-        return [f"{one:.6f}" for one in sigmoid(calibrate_logits(answer.logits[np.newaxis], calibration))[0]]
-    if column == "decision":
-        return [str(int(one >= info.threshold)) for one in answer.probabilities]
-    if column == "threshold":
-        return [f"{info.threshold:g}"] * num_findings
-    if column == "logit":
-        return [f"{one:.6g}" for one in answer.logits]
-    return [""] * num_findings if answer.heatmaps is None else [f"{one.max():.6g}" for one in answer.heatmaps]
+    """Return one column's cells, one per finding; empty ones where the model file holds nothing for them."""
+    empty = [""] * len(info.findings)
+    # Where no threshold could be chosen on the validation split, the default rule decides.
+    chosen = info.thresholds or (None,) * len(info.findings)
+    rules = [info.threshold if one is None else one for one in chosen]
+    if column == "calibrated" and not info.calibration:
+        return empty
+    if column == "peak" and answer.heatmaps is None:
+        return empty
+    cells = {
+        "probability": lambda: [f"{one:.6f}" for one in answer.probabilities],
+        "calibrated": lambda: [f"{one:.6f}" for one in _calibrated(info, answer.logits)],
+        "decision": lambda: [str(int(one >= info.threshold)) for one in answer.probabilities],
+        "threshold": lambda: [f"{info.threshold:.6g}"] * len(info.findings),
+        "chosen_decision": lambda: [
+            str(int(one >= rule)) for one, rule in zip(answer.probabilities, rules, strict=True)
+        ],
+        "chosen_threshold": lambda: ["" if one is None else f"{one:.6g}" for one in chosen],
+        "logit": lambda: [f"{one:.6g}" for one in answer.logits],
+        "peak": lambda: [f"{one.max():.6g}" for one in answer.heatmaps],
+    }
+    return cells[column]()
+
+
+def _calibrated(info: ModelInfo, logits: np.ndarray) -> np.ndarray:
+    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
+    return sigmoid(calibrate_logits(logits[np.newaxis], calibration))[0]
 
 
 def harmless(text: str) -> str:

@@ -16,6 +16,7 @@ from served_model import FINDINGS, served_model, served_predictor
 import gradcam
 from cxr.imaging.png import is_drawn
 from cxr.imaging.radiograph import DRAWN, decode_radiograph, decode_with_notices
+from cxr.inference.table_columns import COLUMNS
 from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_every_notice_of_the_decoder_is_shown(run_main, capsys):
 
 def test_columns_on_demand_say_what_the_answer_says(run_main):
     path = write("x.png", seed=3)
-    wanted = "probability,calibrated,decision,threshold,logit,peak"
+    wanted = ",".join(COLUMNS)
     assert run_main(["x.png", "--top", "0", "--columns", wanted]) == 0
     row = rows_of()["x.png"]
     answer, info = gradcam.explain(served_predictor(), decode_radiograph(path.read_bytes())), served_model().info
@@ -89,6 +90,10 @@ def test_columns_on_demand_say_what_the_answer_says(run_main):
     assert_allclose(np.array(column("peak"), float), answer.heatmaps.max(axis=(1, 2)), rtol=1e-5)
     assert column("decision") == [str(int(one >= info.threshold)) for one in answer.probabilities]
     assert set(column("threshold")) == {f"{info.threshold:g}"}
+    chosen = info.thresholds or (None,) * len(FINDINGS)
+    assert column("chosen_threshold") == ["" if one is None else f"{one:.6g}" for one in chosen]
+    rules = [info.threshold if one is None else one for one in chosen]
+    assert column("chosen_decision") == [str(int(p >= t)) for p, t in zip(answer.probabilities, rules, strict=True)]
     if info.calibration:
         fitted = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
         expected = sigmoid(calibrate_logits(answer.logits[np.newaxis], fitted))[0]
