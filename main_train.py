@@ -33,7 +33,9 @@ if __name__ == "__main__":
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.labels import CellRules, LabelError, read_views
+from cxr.data.label_cells import CellRules
+from cxr.data.labels import read_views
+from cxr.data.problems import LabelError
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
@@ -75,8 +77,9 @@ def check_data(args: argparse.Namespace) -> DataCheck:
         args.test_csv,
         args.image_dir,
         findings=args.findings,
-        allow_blank="blank" in args.allow,
-        uncertain=meaning_of_uncertain(args),
+        where=args.where,
+        **meanings(args),
+        no_patients="no-patients" in args.allow,
         allow_leakage="leakage" in args.allow,
         skip_missing="missing" in args.allow,
         decode=decode,
@@ -98,16 +101,22 @@ def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
         args.also_test,
         data.splits,
         args.image_dir,
-        rules=CellRules("blank" in args.allow, meaning_of_uncertain(args)),
+        rules=CellRules(**meanings(args)),
+        no_patients="no-patients" in args.allow,
         allow_leakage="leakage" in args.allow,
         skip_missing="missing" in args.allow,
     )
 
 
-def meaning_of_uncertain(args: argparse.Namespace) -> str | None:
-    """Return what --allow says that the label -1 means: "zero", "one", "blank", or None."""
-    named = [name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")]
-    return named[0] if named else None
+def meanings(args: argparse.Namespace) -> dict[str, str | None]:
+    """Return what --allow says that a blank label and the label -1 mean, as CellRules takes it."""
+    blank = {"blank": "unlabelled", "blank-zero": "zero"}
+    return {
+        "blank": next((blank[name] for name in args.allow if name in blank), None),
+        "uncertain": next(
+            (name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")), None
+        ),
+    }
 
 
 def test_set_names(args: argparse.Namespace, data: DataCheck) -> list[str]:
@@ -137,7 +146,8 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
         }
         devices = start_keras()
         network, history = train(args, cached, devices, boxes)
-        info = save(args, network, cached, history, names, leakage=any(data.shared_patients.values()))
+        patients = {"leakage": any(data.shared_patients.values()), "patients_known": data.patients_known}
+        info = save(args, network, cached, history, names, patients)
         evaluate_and_report(args, cached, test_sets, network, info, history, boxes)
         if first:
             clear_checkpoints(folder / CHECKPOINTS)
@@ -203,7 +213,7 @@ def save(
     cached: dict[str, CachedSplit],
     history: History,
     test_sets: Sequence[str],
-    leakage: bool,
+    patients: dict[str, bool],
 ) -> ModelInfo:
     """Fit thresholds, calibration and input check on the validation split, and save the model."""
     from cxr.network.model_file import save_model
@@ -213,7 +223,7 @@ def save(
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
-    known = {"data": describe_data(args), "weights_origin": origin, "settings": settings, "leakage": leakage}
+    known = {"data": describe_data(args), "weights_origin": origin, "settings": settings} | patients
     sources = sources_of(cached["train"].split, test_sets)
     info = describe_model(network, cached, {name: args.describe.get(name, "") for name in sources}, **known)
     if not is_first():

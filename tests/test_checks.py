@@ -134,7 +134,10 @@ def test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
 
 def test_C14_patients_are_compared_as_text(project):
     project.rows["train"][0][3], project.rows["val"][0][3] = "007", "7"
-    assert project.check().exit_code == 0
+    result = project.check()
+    assert result.exit_code == 0
+    assert result.splits["train"].patients[0] == "007"
+    assert described(result, "warning") == {("retyped patients", "train-small.csv", None)}
 
 
 def test_C18_deep_check_warns_of_same_pixels_across_splits(project):
@@ -278,7 +281,7 @@ def test_text_counts_images_patients_and_positives(project):
 
 def test_text_counts_blank_labels_apart(project):
     project.rows["val"][0][1] = ""
-    text = project.check(allow_blank=True).as_text()
+    text = project.check(blank="unlabelled").as_text()
     assert re.search(r"Edema +2 of 4 \(50.0 %\) +2 of 3 \(66.7 %\) +2 of 4 \(50.0 %\)", text)
 
 

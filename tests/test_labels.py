@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.labels import LabelError
+from cxr.data.problems import LabelError
 
 TRAIN = b"Image,Edema,Hernia,Patientid\na1.png,0,1,7\na2.png,1,0,007\n"
 VAL = b"Image,Edema,Hernia,Patientid\nb1.png,1,0,20\nb2.png,0,1,21\n"
@@ -43,7 +43,7 @@ FAULTY = {
     "C06-open-quote": (HEADER + b'a.png,0,1,7\n"b.png,0,1,8\nc.png,0,1,9\n', {}, 3, "not valid CSV"),
     "C07-duplicate": (b"Image,Edema,edema ,Patientid\na.png,0,1,7\n", {}, 1, "2 columns have the same name"),
     "C07-two-image-columns": (b"Image,Image Index,A,Patientid\na,a,1,7\n", {}, 1, "2 columns have the same name"),
-    "C07-no-name": (b",Image,Edema,Patientid\n0,a.png,1,7\n", {}, 1, "column 1 has no name"),
+    "C07-no-name": (b"Image,,Edema,Patientid\na.png,0,1,7\n", {}, 1, "column 2 has no name"),
     "C08-no-image": (b"File,Edema,Hernia,Patientid\na.png,0,1,7\n", {}, 1, "missing column: Image"),
     "C08-no-patient": (b"Image,Edema,Hernia\na.png,0,1\n", {}, 1, "missing column: Patientid"),
     "C08-no-finding": (b"Image,Patientid\na.png,7\n", {}, 1, "missing column: one column per finding"),
@@ -61,7 +61,7 @@ FAULTY = {
     "C19-newline": (HEADER + b'"a\n.png",0,1,7\n', {}, 2, "line break or control character"),
     "C19-escape": (HEADER + b"a\x1b[2J.png,0,1,7\n", {}, 2, "line break or control character"),
 }
-for _cell in ("NA", "-1", "2", "0.5", "yes", "inf", "1e400", "01", "nan", "True", "\u0661"):
+for _cell in ("NA", "-1", "2", "0.5", "maybe", "inf", "1e400", "01", "nan", "Truee", "\u0661"):
     FAULTY[f"C12-{_cell}"] = (HEADER + b"a.png,0,1,7\nb.png,0," + _cell.encode() + b",7\n", {}, 3, "expected 0 or 1")
 
 
@@ -150,7 +150,7 @@ ACCEPTED = {
     "C07-spelling": (TRAIN.replace(HEADER, b" image_INDEX , EDEMA,her nia ,Patient ID\n"), {}, LABELS),
     "C08-ignored": (TRAIN.replace(b"\n", b",x\n"), {"findings": ["edema", "Hernia"]}, LABELS),
     "C11-spellings": (HEADER + b'a1.png, 0,1.0,7\na2.png,"1", "0.00",007\n', {}, LABELS),
-    "C12-allowed-blank": (HEADER + b"a1.png,,1,7\na2.png,1,0,007\n", {"allow_blank": True}, [[np.nan, 1], [1, 0]]),
+    "C12-allowed-blank": (HEADER + b"a1.png,,1,7\na2.png,1,0,007\n", {"blank": "unlabelled"}, [[np.nan, 1], [1, 0]]),
     "C12-uncertain-zero": (HEADER + b"a1.png,-1,1,7\na2.png,1,-1.0,007\n", {"uncertain": "zero"}, LABELS),
     "C12-uncertain-one": (HEADER + b"a1.png,0,-1,7\na2.png,-1,0,007\n", {"uncertain": "one"}, LABELS),
     "C12-uncertain-blank": (HEADER + b"a1.png,-1,1,7\na2.png,1,0,8\n", {"uncertain": "blank"}, [[np.nan, 1], [1, 0]]),
@@ -253,8 +253,8 @@ def test_C12_twenty_cells_are_listed_and_the_others_counted(tmp_path):
 
 
 def test_read_names_a_column_that_is_no_finding(tmp_path):
-    train = b"Image,Age,Edema,Patientid\na1.png,34,0,7\na2.png,71,1,8\n"
-    assert "column 'Age': none of its 2 values is a label" in check(tmp_path, train).as_text()
+    train = b"Image,Score,Edema,Patientid\na1.png,34,0,7\na2.png,71,1,8\n"
+    assert "column 'Score': none of its 2 values is a label" in check(tmp_path, train).as_text()
 
 
 def test_C10_findings_that_differ_are_named_both_ways(tmp_path):
@@ -337,7 +337,7 @@ def test_C25_any_bytes_give_a_result(tmp_path, data, position):
     files[position] = data
     assert check(tmp_path, *files).exit_code in (0, 2)
     paths = [tmp_path / name for name in ("train-small.csv", "val_data.csv", "test_data.csv")]
-    result = check_splits(*paths, tmp_path / "images", allow_blank=True, uncertain="one")
+    result = check_splits(*paths, tmp_path / "images", blank="unlabelled", uncertain="one")
     assert result.exit_code == 2  # no image is there
     assert "Data check:" in result.as_text()
     assert "\x1b" not in result.as_text()

@@ -26,7 +26,7 @@ def rows_of(document: str) -> dict[str, tuple[str, str, str]]:
 def proofs_in(folder: Path) -> dict[str, set[str]]:
     """Return id -> the files that hold a test with that id in its name."""
     found: dict[str, set[str]] = {}
-    for path in folder.glob("test_*.py"):
+    for path in folder.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (match := IDS.match(node.name)):
                 for row in match[1].rstrip("_").split("_"):

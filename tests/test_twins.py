@@ -24,11 +24,11 @@ from cxr.training import loop
 
 @pytest.mark.parametrize("name", ["C06-long-row", "C06-short-row"])
 def test_C06_twin_a_reader_that_cuts_and_fills_rows_is_noticed(tmp_path, monkeypatch, name):
-    def shifted(text, file, problems):
-        for line, cells in enumerate(csv.reader(io.StringIO(text)), start=1):
+    def shifted(data):
+        for line, cells in enumerate(csv.reader(io.StringIO(data.decode())), start=1):
             yield line, [*cells, "0"][:4] if len(cells) < 4 else cells[:4]
 
-    monkeypatch.setattr(labels, "_records", shifted)
+    monkeypatch.setattr(labels, "records", shifted)
     with pytest.raises(AssertionError):
         test_labels.assert_refused(tmp_path, *test_labels.FAULTY[name])
 
@@ -40,12 +40,12 @@ def test_C17_twin_a_check_that_finds_no_shared_patient_is_noticed(tmp_path, monk
 
 
 def test_C25_twin_a_reader_that_breaks_on_odd_bytes_is_noticed(tmp_path, monkeypatch):
-    def break_down(text, *_):
-        if '"' in text:
+    def break_down(data):
+        if b'"' in data:
             raise KeyError("a quote")
         return iter([])
 
-    monkeypatch.setattr(labels, "_records", break_down)
+    monkeypatch.setattr(labels, "records", break_down)
     with pytest.raises(KeyError):  # hypothesis lets the example's own error through
         test_labels.test_C25_any_bytes_give_a_result(tmp_path)
 

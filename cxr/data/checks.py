@@ -7,17 +7,25 @@ import hashlib
 import itertools
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr.data.columns import ColumnRules, name_key
 from cxr.data.image_folder import check_images
-from cxr.data.labels import CellRules, LabelError, Split, read_split
-from cxr.data.leakage import count_shared_images, count_shared_patients, warn_of_copies, without_duplicates
-from cxr.data.problems import Problem, ProblemList
+from cxr.data.label_cells import CellRules, contradictions
+from cxr.data.labels import Split, read_split
+from cxr.data.leakage import (
+    count_shared_images,
+    count_shared_patients,
+    warn_of_copies,
+    warn_of_retyped_patients,
+    without_duplicates,
+)
+from cxr.data.problems import LabelError, Problem, ProblemList, listed_names
 
 if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
     from cxr.imaging.radiograph import DecodedPicture
@@ -25,6 +33,7 @@ if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))
 TABLE_WIDTH = 100  # columns of a terminal
+NUM_EXAMPLES = 5  # lines named in a message
 EXIT_BAD_DATA = 2
 EXIT_FILE_SYSTEM = 3
 
@@ -78,6 +87,11 @@ class DataCheck:
         return dict(self.parts)
 
     @property
+    def patients_known(self) -> bool:
+        """Whether every split names its patients; else a patient may be in two without anybody knowing."""
+        return all(part.patients_known for part in self.parts.values())
+
+    @property
     def fingerprint(self) -> str:
         """Return the SHA-256 over findings, image names, patients and labels of all three splits, in order."""
         digest = hashlib.sha256()
@@ -126,8 +140,10 @@ def check_splits(
     image_dir: Path | str | None,
     *,
     findings: Sequence[str] | None = None,
-    allow_blank: bool = False,
+    where: Mapping[str, frozenset[str]] | None = None,
+    blank: str | None = None,
     uncertain: str | None = None,
+    no_patients: bool = False,
     allow_leakage: bool = False,
     skip_missing: bool = False,
     decode: Callable[[bytes], "DecodedPicture"] | None = None,
@@ -138,18 +154,18 @@ def check_splits(
         image_dir: folder that the image names are relative to; None leaves all checks of files out.
         findings: the columns to keep; None for every column besides image and patient. Their order is the training
             CSV's in either case.
-        allow_blank: a blank label means "not labelled" (NaN) instead of a fault.
+        where: column name -> values; only rows that have one of them in every such column are read.
+        blank: what a blank label means: "unlabelled" (NaN), "zero", or None for a fault.
         uncertain: what the label -1 means: "zero", "one", "blank" (NaN), or None for a fault.
+        no_patients: in a table without patient column each image counts as a patient of its own, instead of a fault.
         allow_leakage: a patient in two splits is a warning instead of a fault.
         skip_missing: leave out rows whose image is not there, up to 1 % of a split.
         decode: bytes -> picture, ValueError where that fails. Given, every image is read (a deep check).
 
     Raises:
-        LabelError: `findings` is empty or `uncertain` is unknown. Faults of the data are in the result instead.
+        LabelError: `findings` is empty, or `blank` or `uncertain` unknown. Faults of the data are in the result.
     """
-    if findings is not None and not any(name.strip() for name in findings):
-        raise LabelError("findings must name at least one column, or be None for all. Received no name.")
-    rules = CellRules(allow_blank, uncertain)
+    cell_rules, column_rules = CellRules(blank, uncertain), ColumnRules(findings, where or {}, no_patients)
     problems = ProblemList()
     paths = dict(zip(SPLIT_NAMES, map(Path, (train_csv, val_csv, test_csv)), strict=True))
     same_names = len({path.name for path in paths.values()}) < len(paths)
@@ -158,9 +174,11 @@ def check_splits(
     parts: dict[str, Split] = {}
     for name, path in paths.items():
         expected = parts["train"].findings if "train" in parts else None
-        part = read_split(name, path, files[name], problems, rules=rules, chosen=findings, expected=expected)
+        rules = {"cell_rules": cell_rules, "column_rules": column_rules}
+        part = read_split(name, path, files[name], problems, **rules, expected=expected)
         if part is not None:
             parts[name] = without_duplicates(part, files[name], problems)
+            _check_contradictions(parts[name], files[name], problems)
 
     shared_images, shared_patients = {}, {}
     for pair in PAIRS:
@@ -168,6 +186,7 @@ def check_splits(
             first, second = parts[pair[0]], parts[pair[1]]
             shared_images[pair] = count_shared_images(first, second, files, problems)
             shared_patients[pair] = count_shared_patients(first, second, files, problems, allow_leakage)
+            warn_of_retyped_patients(first, second, files, problems)
 
     num_unlisted = 0
     if image_dir is not None:
@@ -179,6 +198,21 @@ def check_splits(
     return DataCheck(parts, tuple(problems.listed), dict(problems.counts), shared_images, shared_patients, num_unlisted)
 
 
+def _check_contradictions(split: Split, file: str, problems: ProblemList) -> None:
+    """Warn where "No Finding" stands beside a finding."""
+    rows, columns = contradictions([name_key(finding) for finding in split.findings], split.labels)
+    if not len(rows):
+        return
+    lines = ", ".join(str(split.lines[row]) for row in rows[:NUM_EXAMPLES])
+    message = (
+        f'{len(rows)} of {len(split.images)} rows say "No Finding" and name a finding too '
+        f"({listed_names([split.findings[column] for column in columns])}; lines {lines}"
+        f"{', ...' if len(rows) > NUM_EXAMPLES else ''}). One of the two is wrong; correct the rows, or leave one out "
+        "with --findings."
+    )
+    problems.warning("contradicting labels", file, message)
+
+
 def _check_balance(split: Split, file: str, problems: ProblemList) -> None:
     """Warn of findings that cannot be learned (train) or scored (val, test)."""
     for column, finding in enumerate(split.findings):
@@ -187,7 +221,9 @@ def _check_balance(split: Split, file: str, problems: ProblemList) -> None:
             continue
         found = "no positive" if not num_positive else "no negative"
         outcome = "it cannot be learned" if split.name == "train" else 'its AUROC there is undefined ("n/a")'
-        problems.warning("one class", file, f"{found} image: {outcome}.", column=finding)
+        blanks = bool(np.isnan(split.labels[:, column]).any())
+        cure = " If a blank cell means absent, give --allow blank-zero." if blanks and num_positive else ""
+        problems.warning("one class", file, f"{found} image: {outcome}.{cure}", column=finding)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -209,8 +245,10 @@ def _table(parts: dict[str, Split]) -> str:
     names = {finding: finding if len(finding) <= 26 else finding[:23] + "..." for finding in findings}
     rows = [f"{'':<28}" + "".join(f"{name:>15}{'':9}" for name in parts)]
     rows.append(f"{'images':<28}" + "".join(f"{len(part.images):>15,}{'':9}" for part in parts.values()))
-    num_patients = [len(set(part.patients) - {""}) for part in parts.values()]
-    rows.append(f"{'patients':<28}" + "".join(f"{number:>15,}{'':9}" for number in num_patients))
+    num_patients = [
+        f"{len(set(part.patients) - {''}):,}" if part.patients_known else "not known" for part in parts.values()
+    ]
+    rows.append(f"{'patients':<28}" + "".join(f"{number:>15}{'':9}" for number in num_patients))
     rows.append("positives of labelled images" if blanks else "positives (share of images)")
     for finding in findings:
         cells = [_positives(part, finding, blanks) for part in parts.values()]

@@ -5,9 +5,10 @@ No file is opened unless it is a regular file below the folder and its pixels ar
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,78 +16,19 @@ import numpy as np
 
 from cxr.data.labels import Split
 from cxr.data.problems import ProblemList, shown
+from cxr.system.file_search import OTHER_FOLDER, Found, search
+from cxr.system.folder_listing import IRREGULAR, MISSING, OUTSIDE, FolderListing, list_folder
 
 if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
     from cxr.imaging.radiograph import DecodedPicture
 
-MISSING = "missing image"
-OUTSIDE = "image outside the folder"
-IRREGULAR = "no regular file"
 MESSAGES = {
     MISSING: "is not in the image folder. Add the file, remove the row, or leave it out with --allow missing.",
     OUTSIDE: "leads out of the image folder through a link; it was not opened. Copy the file into the folder.",
     IRREGULAR: "is not a regular file; it was not opened. Name an image file.",
 }
+NUM_FOLDERS_NAMED = 3  # in one message
 MAX_SKIPPED_SHARE = 0.01  # of one split's images; more missing than this is a wrong folder, not an accident
-
-
-@dataclass
-class FolderListing:
-    """Hold what a look at the image folder found.
-
-    Args:
-        faulty: listed image name -> MISSING, OUTSIDE or IRREGULAR; a name that is not here can be read.
-        num_unlisted: files in the folders that the names lead to, that no name leads to.
-    """
-
-    faulty: dict[str, str] = field(default_factory=dict)
-    num_unlisted: int = 0
-
-
-def list_folder(image_dir: Path, images: Iterable[str]) -> FolderListing:
-    """Compare the listed names with the files below `image_dir`, without opening any of them.
-
-    Each folder is read once, so that 100,000 names cost no system call each.
-    """
-    root = os.path.realpath(image_dir)
-    by_folder: dict[str, list[str]] = {"": []}
-    for image in images:
-        by_folder.setdefault(os.path.dirname(image), []).append(image)  # noqa: PTH120 - text, 100,000 times
-    listing = FolderListing()
-    for folder, members in by_folder.items():
-        path = os.path.realpath(Path(root, folder))
-        if not _is_below(path, root):
-            listing.faulty.update(dict.fromkeys(members, OUTSIDE))
-            continue
-        try:
-            with os.scandir(path) as found:
-                entries = {entry.name: entry for entry in found}
-        except OSError:  # no such folder, or one that may not be read
-            entries = {}
-        for image in members:
-            # Forgotten here once seen, so that what is left over is what nobody lists.
-            fault = _entry_fault(entries.pop(os.path.basename(image), None), root)  # noqa: PTH119
-            if fault:
-                listing.faulty[image] = fault
-        listing.num_unlisted += sum(entry.is_file() and not entry.name.startswith(".") for entry in entries.values())
-    return listing
-
-
-def _is_below(path: str, root: str) -> bool:
-    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
-
-
-def _entry_fault(entry: os.DirEntry | None, root: str) -> str | None:
-    """Say what keeps a folder entry from being read as an image file, None where nothing does."""
-    if entry is None:
-        return MISSING
-    if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if not _is_below(target, root):
-            return OUTSIDE
-        if not Path(target).exists():
-            return MISSING
-    return None if entry.is_file() else IRREGULAR
 
 
 @dataclass(frozen=True)
@@ -164,6 +106,10 @@ def check_images(
         return CheckedImages(parts)
     names = dict.fromkeys(image for part in parts.values() for image in part.images)
     listing = list_folder(image_dir, names)
+    if MISSING in listing.faulty.values():
+        parts = _find_elsewhere(image_dir, parts, files, listing, problems)
+        names = dict.fromkeys(image for part in parts.values() for image in part.images)
+        listing = list_folder(image_dir, names)
     for name, part in parts.items():
         _record_faulty(part, listing.faulty, files[name], problems, skip_missing)
     contents = ImageContents({}, {}, {})
@@ -192,6 +138,50 @@ def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, pro
         if concerned:
             count = f"{len(concerned)} of {len(split.images)} images, the first is {shown(concerned[0])}"
             problems.warning("notice", file, f"{notice} ({count})")
+
+
+def _find_elsewhere(
+    image_dir: Path, parts: dict[str, Split], files: dict[str, str], listing: FolderListing, problems: ProblemList
+) -> dict[str, Split]:
+    """Give listed images that are missing the name of the one file that can be meant, and say so once per difference.
+
+    Returns: the splits with the names of the files.
+    """
+    names = {image for part in parts.values() for image in part.images}
+    missing = [image for image, fault in listing.faulty.items() if fault == MISSING]
+    found = search(image_dir, missing, names)
+    unusable = list_folder(image_dir, [one.path for one in found.values()]).faulty
+    found = {image: one for image, one in found.items() if one.path not in unusable}
+    for name, part in parts.items():
+        by_difference: dict[str, list[str]] = {}
+        for image in filter(found.__contains__, part.images):
+            by_difference.setdefault(found[image].difference, []).append(image)
+        for difference, images in by_difference.items():
+            message = _describe_found(image_dir, images, found, difference, len(part.images))
+            problems.warning("found elsewhere", files[name], message)
+    return {
+        name: replace(part, images=tuple(found[image].path if image in found else image for image in part.images))
+        for name, part in parts.items()
+    }
+
+
+def _describe_found(
+    image_dir: Path, images: Sequence[str], found: dict[str, Found], difference: str, num_images: int
+) -> str:
+    """Say where images were found, how that differs from the CSV, and what makes the difference go."""
+    count = f"{len(images):,} of {num_images:,} images"
+    example = f"{shown(images[0])} is {shown(found[images[0]].path)}"
+    if difference != OTHER_FOLDER:
+        return f"{count} are there under other names, which are used ({difference}): {example}. Correct the CSV."
+    folders = Counter(os.path.dirname(found[image].path) for image in images)  # noqa: PTH120
+    places = ", ".join(
+        f"{number:,} in {Path(image_dir, folder)}" for folder, number in folders.most_common(NUM_FOLDERS_NAMED)
+    )
+    if len(folders) == 1 and "/" not in images[0]:
+        place = Path(image_dir, next(iter(folders)))
+        return f"{count} are in {place} and are read from there: give --image-dir {place}"
+    more = f" and {len(folders) - NUM_FOLDERS_NAMED:,} more folders" if len(folders) > NUM_FOLDERS_NAMED else ""
+    return f"{count} are in other folders than the CSV says and are read from there ({places}{more}): {example}."
 
 
 def _record_faulty(split: Split, faulty: dict[str, str], file: str, problems: ProblemList, skip_missing: bool) -> None:

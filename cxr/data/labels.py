@@ -6,29 +6,21 @@ converted here, and columns are taken by name, never by position. What the three
 """
 
 import array
-import csv
-import functools
-import io
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cxr.data.columns import IMAGE_KEYS, Columns, match_columns, name_key
-from cxr.data.problems import ProblemList, shown
+from cxr.data.columns import IMAGE_KEYS, ColumnRules, Columns, match_columns, name_key
+from cxr.data.label_cells import CellRules
+from cxr.data.problems import NUM_LISTED, ProblemList, shown
+from cxr.system.csv_table import TableError, read_table, records
 
 VIEW_KEYS = ("viewposition", "view", "ap/pa")  # NIH's, in short, and CheXpert's
-UNCERTAIN_VALUES = {"zero": 0.0, "one": 1.0, "blank": float("nan")}
-LABEL_PATTERN = re.compile(r"([01])(?:\.0*)?")
-UNCERTAIN_PATTERN = re.compile(r"-1(?:\.0*)?")
-
-
-class LabelError(ValueError):
-    """Report label data, or a choice of how to read it, that the user can correct."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +34,7 @@ class Split:
         labels: float32 (n, findings), 0 or 1, NaN where the cell is blank.
         findings: column names of `labels`, in the order of the training CSV's header.
         lines: n line numbers in the CSV (1 is the header's), for messages; may be left out.
+        patients_known: False where each image counts as a patient of its own because the table names none.
     """
 
     name: str
@@ -50,6 +43,7 @@ class Split:
     labels: np.ndarray
     findings: tuple[str, ...]
     lines: tuple[int, ...] = ()
+    patients_known: bool = True
 
     def select(self, keep: np.ndarray) -> "Split":
         """Return the rows where the boolean mask `keep` is true."""
@@ -57,52 +51,12 @@ class Split:
         images, patients, lines = (
             tuple(values[row] for row in rows) if values else () for values in (self.images, self.patients, self.lines)
         )
-        return Split(self.name, images, patients, self.labels[rows], self.findings, lines)
+        return replace(self, images=images, patients=patients, labels=self.labels[rows], lines=lines)
 
 
 def top_folder(image: str) -> str:
     """Return the folder that an image name begins with, such as "nih" of "nih/00000001_000.png"; empty without one."""
     return image.partition("/")[0] if "/" in image else ""
-
-
-@dataclass(frozen=True)
-class CellRules:
-    """Say how label cells that are neither 0 nor 1 are read.
-
-    Args:
-        allow_blank: an empty cell means "not labelled" (NaN) instead of a fault.
-        uncertain: what -1 means: "zero", "one", "blank" (NaN), or None for a fault.
-    """
-
-    allow_blank: bool = False
-    uncertain: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.uncertain is not None and self.uncertain not in UNCERTAIN_VALUES:
-            choices = ", ".join(UNCERTAIN_VALUES)
-            raise LabelError(f"uncertain must be one of {choices}, or None for a fault. Received: {self.uncertain!r}")
-
-    @functools.lru_cache(maxsize=1024)  # noqa: B019 - a file's cells repeat; the rules are a few bytes
-    def value(self, cell: str) -> float | None:
-        """Return 0.0, 1.0 or NaN for a cell, None where it is a fault."""
-        text = cell.strip()
-        if match := LABEL_PATTERN.fullmatch(text):
-            return float(match[1])
-        if not text and self.allow_blank:
-            return float("nan")
-        if self.uncertain and UNCERTAIN_PATTERN.fullmatch(text):
-            return UNCERTAIN_VALUES[self.uncertain]
-        return None
-
-    @functools.lru_cache(maxsize=1024)  # noqa: B019 - as above
-    def explain(self, cell: str) -> str:
-        """Say what is wrong with a cell for which `value` is None."""
-        text = cell.strip()
-        if not text:
-            return "expected 0 or 1, received a blank cell. Fill it in, or use --allow blank to leave it unlabelled."
-        if UNCERTAIN_PATTERN.fullmatch(text):
-            return "expected 0 or 1, received -1 (uncertain). Give it a meaning: --allow uncertain-zero (-one, -blank)."
-        return f"expected 0 or 1, received {shown(text)}. Correct the cell or remove the row."
 
 
 def read_split(
@@ -111,8 +65,8 @@ def read_split(
     file: str,
     problems: ProblemList,
     *,
-    rules: CellRules,
-    chosen: Sequence[str] | None = None,
+    cell_rules: CellRules,
+    column_rules: ColumnRules,
     expected: Sequence[str] | None = None,
     option: str | None = None,
 ) -> Split | None:
@@ -120,25 +74,25 @@ def read_split(
 
     Args:
         file: what messages call the file.
-        chosen: the findings to keep, None for every column that is neither image nor patient.
         expected: the training file's findings; None when this is the training file.
         option: the flag that names the file, for messages; that of the split by default.
 
     Returns:
         The rows that could be read (a faulty cell is NaN), or None where the file or its header could not.
     """
-    text = _read_text(path, option or f"--{name}-csv", file, problems)
-    if text is None:
+    data = _read_data(path, option or f"--{name}-csv", file, problems)
+    if data is None:
         return None
-    records = _records(text, file, problems)
-    header_line, header = next(records, (1, []))
+    rows = _recorded(records(data), file, problems)
+    header_line, header = next(rows, (1, []))
     if not header:
-        problems.fault("no rows", file, "no rows: expected a header line and at least one image.")
+        if not problems.has_fault(file):
+            problems.fault("no rows", file, "no rows: expected a header line and at least one image.")
         return None
-    columns = match_columns(header, header_line, file, problems, chosen, expected)
+    columns = match_columns(header, header_line, file, problems, column_rules, expected)
     if columns is None:
         return None
-    return _read_rows(name, records, len(header), columns, rules, file, problems)
+    return _Rows(name, file, problems, columns, len(header), cell_rules).read(rows)
 
 
 def read_views(path: Path) -> dict[str, str]:
@@ -147,113 +101,127 @@ def read_views(path: Path) -> dict[str, str]:
     Returns: image name -> text in capitals; empty where the file has no column of that kind.
     """
     problems = ProblemList()
-    text = _read_text(path, "", path.name, problems)
-    records = iter(()) if text is None else _records(text, path.name, problems)
-    _, header = next(records, (1, []))
+    data = _read_data(path, "", path.name, problems)
+    rows = iter(()) if data is None else _recorded(records(data), path.name, problems)
+    _, header = next(rows, (1, []))
     keys = [name_key(cell) for cell in header]
     views = [position for position, key in enumerate(keys) if key in VIEW_KEYS]
     images = [position for position, key in enumerate(keys) if key in IMAGE_KEYS]
     if not views or not images:
         return {}
-    whole = (cells for _, cells in records if len(cells) == len(header))
+    whole = (cells for _, cells in rows if len(cells) == len(header))
     return {posixpath.normpath(cells[images[0]].strip()): cells[views[0]].strip().upper() for cells in whole}
 
 
-def _read_text(path: Path, option: str, file: str, problems: ProblemList) -> str | None:
-    """Return the file's text, or None after recording why there is none."""
+def _read_data(path: Path, option: str, file: str, problems: ProblemList) -> bytes | None:
+    """Return the file's text as UTF-8, or None after recording why there is none."""
     flag = f"Correct the path or give another with {option}."
     if not path.is_file():
         found = "is not a regular file" if path.exists() else "does not exist"
         problems.fault("file", file, f"{path} {found}. {flag}")
         return None
     try:
-        data = path.read_bytes()
+        return read_table(path)
     except OSError as error:
         problems.fault("file", file, f"{path} cannot be read ({error.strerror}). {flag}")
-        return None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        problems.fault("encoding", file, "UTF-16 text (byte order mark at offset 0). Save the file as UTF-8.", 1)
-        return None
+    except TableError as error:
+        problems.fault(error.kind, file, str(error), error.line)
+    return None
+
+
+def _recorded(
+    rows: Iterator[tuple[int, list[str]]], file: str, problems: ProblemList
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records; one that is no CSV is recorded and ends the file."""
     try:
-        text = data.decode("utf-8-sig")
-        offset = data.find(b"\0")
-    except UnicodeDecodeError as error:
-        # The decoder counts from behind a byte order mark.
-        text, offset = None, error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-    if text is None or offset >= 0:
-        line = len(re.findall(rb"\r\n|\r|\n", data[:offset])) + 1
-        found = f"byte 0x{data[offset]:02x} at offset {offset} is not UTF-8 text"
-        problems.fault("encoding", file, f"{found}. Save the file as UTF-8 without binary data.", line)
-        return None
-    return text
+        yield from rows
+    except TableError as error:
+        problems.fault(error.kind, file, str(error), error.line)
 
 
-def _records(text: str, file: str, problems: ProblemList) -> Iterator[tuple[int, list[str]]]:
-    """Yield (first line, cells) of each record that is not blank; a record that is no CSV ends the file."""
-    # newline="" leaves line ends inside quoted cells as they are, and takes LF, CRLF and bare CR alike.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            message = f"the record that starts here is not valid CSV ({error}). Check its quotes; reading stopped."
-            problems.fault("syntax", file, message, line)
-            return
-        if len(cells) > 1 or (cells and cells[0].strip()):
-            yield line, cells
+class _Rows:
+    """Convert the records below a header, one by one, and record what is wrong with them."""
 
+    def __init__(
+        self, name: str, file: str, problems: ProblemList, columns: Columns, num_columns: int, rules: CellRules
+    ) -> None:
+        self.name, self.file, self.problems = name, file, problems
+        self.columns, self.num_columns, self.rules = columns, num_columns, rules
+        self.positions = list(columns.findings.values())
+        self.known = {cell: rules.value(cell) for cell in ("0", "1", "0.0", "1.0")}
+        self.images, self.patients, self.lines = [], [], []
+        self.values = array.array("f")
+        self.num_bad = Counter()  # by finding
+        self.bad_cells: dict[str, list[tuple[int, str]]] = {}  # finding -> the first lines and cells
 
-def _read_rows(
-    name: str,
-    records: Iterator[tuple[int, list[str]]],
-    num_columns: int,
-    columns: Columns,
-    rules: CellRules,
-    file: str,
-    problems: ProblemList,
-) -> Split:
-    """Convert the records below the header."""
-    images, patients, lines, values = [], [], [], array.array("f")
-    positions = list(columns.findings.values())
-    known = {cell: rules.value(cell) for cell in ("0", "1", "0.0", "1.0")}
-    num_bad = Counter()
-    num_records = 0
-    for line, cells in records:
-        num_records += 1
-        if len(cells) != num_columns:
-            message = f"expected {num_columns} fields as in the header, found {len(cells)}. Correct the row."
-            problems.fault("row length", file, message, line)
-            continue
-        row = [known.get(cells[position]) for position in positions]
+    def read(self, rows: Iterator[tuple[int, list[str]]]) -> Split:
+        """Return what could be read."""
+        num_records = num_kept = num_filtered = 0
+        for line, cells in rows:
+            num_records += 1
+            if len(cells) != self.num_columns:
+                message = f"expected {self.num_columns} fields as in the header, found {len(cells)}. Correct the row."
+                self.problems.fault("row length", self.file, message, line)
+            elif all(cells[place].strip() in values for place, values in self.columns.where.items()):
+                num_kept += 1
+                self._read_row(line, cells)
+            else:
+                num_filtered += 1
+        if num_filtered == num_records:
+            found = f"--where chooses none of its {num_records} rows" if num_records else "the file has a header only"
+            self.problems.fault("no rows", self.file, f"no rows: {found}.")
+        self._record_bad_cells(num_kept)
+        labels = np.array(self.values, dtype=np.float32).reshape(len(self.images), len(self.positions))
+        findings = tuple(self.columns.findings)
+        known = self.columns.patient is not None
+        return Split(self.name, tuple(self.images), tuple(self.patients), labels, findings, tuple(self.lines), known)
+
+    def _read_row(self, line: int, cells: list[str]) -> None:
+        row = [self.known.get(cells[position]) for position in self.positions]
         if None in row:
-            row = [rules.value(cells[position]) for position in positions]
-            for finding, value, position in zip(columns.findings, row, positions, strict=True):
-                if value is None:
-                    num_bad[finding] += 1
-                    problems.fault("label value", file, rules.explain(cells[position]), line, finding)
-            row = [float("nan") if value is None else value for value in row]
-        patient = cells[columns.patient].strip()
-        if not patient:
-            problems.fault("patient", file, "blank patient id. Without it a patient may be in two splits.", line)
-        reason = _unsafe_name(cells[columns.image])
+            row = [self._value(line, finding, cells[place]) for finding, place in self.columns.findings.items()]
+        name = cells[self.columns.image]
+        reason = _unsafe_name(name)
         if reason:
-            problems.fault("image name", file, f"{reason}: {shown(cells[columns.image])}.", line)
-            continue
-        images.append(posixpath.normpath(cells[columns.image].strip()))
-        patients.append(patient)
-        lines.append(line)
-        values.extend(row)
-    if num_records == 0:
-        problems.fault("no rows", file, "no rows: the file has a header only.")
-    for finding, count in num_bad.items():
-        if count == num_records > 1:
-            message = f"none of its {count} values is a label. If it is no finding, name the findings with --findings."
-            problems.fault("no label column", file, message, column=finding)
-    labels = np.array(values, dtype=np.float32).reshape(len(images), len(positions))
-    return Split(name, tuple(images), tuple(patients), labels, tuple(columns.findings), tuple(lines))
+            self.problems.fault("image name", self.file, f"{reason}: {shown(name)}.", line)
+            return
+        image = posixpath.normpath(name.strip())
+        patient = image if self.columns.patient is None else cells[self.columns.patient].strip()
+        if not patient:
+            message = "blank patient id. Without it a patient may be in two splits."
+            self.problems.fault("patient", self.file, message, line)
+        self.images.append(image)
+        self.patients.append(patient)
+        self.lines.append(line)
+        self.values.extend(row)
+
+    def _value(self, line: int, finding: str, cell: str) -> float:
+        """Return a label; NaN after remembering a cell that is none."""
+        value = self.rules.value(cell)
+        if value is not None:
+            return value
+        self.num_bad[finding] += 1
+        if self.num_bad[finding] <= NUM_LISTED:
+            self.bad_cells.setdefault(finding, []).append((line, cell))
+        return float("nan")
+
+    def _record_bad_cells(self, num_rows: int) -> None:
+        """Record cells that are no labels one by one; a column that holds no label at all, once."""
+        listed = []
+        for finding, cells in self.bad_cells.items():
+            if self.num_bad[finding] == num_rows > 1:
+                message = (
+                    f"none of its {num_rows} values is a label, for example {shown(cells[0][1])}. If it is no finding, "
+                    "name the findings with --findings. If it names findings, make the three CSVs with python -m "
+                    "tools.prepare_data table --label-column."
+                )
+                self.problems.fault("no label column", self.file, message, column=finding)
+                self.num_bad[finding] = 0
+            else:
+                listed += [(line, finding, cell) for line, cell in cells]
+        for line, finding, cell in sorted(listed, key=lambda entry: entry[0])[:NUM_LISTED]:
+            self.problems.fault("label value", self.file, self.rules.explain(cell), line, finding)
+        self.problems.count_fault("label value", self.file, self.num_bad.total() - min(len(listed), NUM_LISTED))
 
 
 def _unsafe_name(cell: str) -> str | None:

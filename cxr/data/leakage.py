@@ -1,13 +1,17 @@
 """Own what must not be there twice: rows of one image in a file, and images, patients or pixels in two splits."""
 
+import decimal
 import hashlib
 import itertools
+import re
 
 import numpy as np
 
 from cxr.data.labels import Split
 from cxr.data.problems import ProblemList, shown
 
+NUMBER = re.compile(r"[+-]?\d{1,50}(\.\d{0,50})?([eE]\+?\d{1,2})?", re.ASCII)
+EXACT = decimal.Context(prec=200)  # digits; no NUMBER is rounded
 NUM_EXAMPLES = 5  # rows, images or patients named in a message
 
 
@@ -69,6 +73,39 @@ def count_shared_patients(
             message += " Move each patient to one file, or accept untrue scores with --allow leakage."
             problems.fault("shared patients", files[first.name], message)
     return len(shared)
+
+
+def warn_of_retyped_patients(first: Split, second: Split, files: dict[str, str], problems: ProblemList) -> None:
+    """Warn of patients of two splits whose ids differ as text only by how a number is written, or by case.
+
+    Spreadsheets and pandas make 100, 100.0 or 1e2 of 00000100. Ids stay text all the same: nobody is moved.
+    """
+    if not (first.patients_known and second.patients_known):
+        return
+    spelled = dict(zip(reversed(second.patients), reversed(second.lines), strict=True))  # the first line of each
+    by_key = {patient_key(patient): (patient, line) for patient, line in reversed(spelled.items()) if patient}
+    found = {}
+    for patient, line in zip(first.patients, first.lines, strict=True):
+        other, other_line = by_key.get(patient_key(patient), (patient, 0)) if patient else ("", 0)
+        if other != patient and patient not in spelled and patient not in found:
+            found[patient] = f"lines {line} and {other_line}"
+    if found:
+        examples = "; ".join(itertools.islice(found.values(), NUM_EXAMPLES))
+        message = (
+            f"patient ids that stand in {files[second.name]} in another spelling, such as 100 and 100.0 or 00100: "
+            f"{len(found)} ({examples}). If they are the same patients, scores will be too good: write ids alike."
+        )
+        problems.warning("retyped patients", files[first.name], message)
+
+
+def patient_key(patient: str) -> str:
+    """Return what two spellings of an id have in common: the number, or the text without case and blanks."""
+    text = patient.strip()
+    if text.isascii() and text.isdigit():
+        return text.lstrip("0") or "0"
+    if NUMBER.fullmatch(text):
+        return format(EXACT.normalize(decimal.Decimal(text)), "f")
+    return re.sub(r"\s+", "", text).casefold()
 
 
 def _hashed(patient: str) -> str:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 NUM_LISTED = 20  # problems of one kind that are kept and printed per file; the others are only counted
 
 
+class LabelError(ValueError):
+    """Report label data, or a choice of how to read it, that the user can correct."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Record one thing that is wrong (a fault) or odd (a warning) in the data."""
@@ -38,6 +42,15 @@ class ProblemList:
     def warning(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
         """Record something that the user should know but that does not stop a run."""
         self._add("warning", kind, file, line, column, message)
+
+    def count_fault(self, kind: str, file: str, number: int) -> None:
+        """Count faults of a kind of which as many as are listed are recorded already."""
+        if number:
+            self.counts[("fault", kind, file)] += number
+
+    def has_fault(self, file: str) -> bool:
+        """Whether something that must be corrected is recorded of a file."""
+        return any(severity == "fault" and of == file for severity, _, of in self.counts)
 
     def _add(self, severity: str, kind: str, file: str, line: int | None, column: str | None, message: str) -> None:
         group = (severity, kind, file)

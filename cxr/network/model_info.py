@@ -59,6 +59,7 @@ class ModelInfo:
         test_sets: summary of each test set by its name, the test split's first. Empty before the evaluation.
         settings: the training settings and the library versions.
         leakage: True where the run was told to accept patients shared between splits.
+        patients_known: False where a table named no patients, so that each image counts as one.
         sources: the training radiographs by their origin, with the statistics of the input check.
         golden: a radiograph with its probabilities.
     """
@@ -78,6 +79,7 @@ class ModelInfo:
     test_sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     leakage: bool = False
+    patients_known: bool = True
     disclaimer: str = DISCLAIMER
     keras_version: str = ""
     created: str = ""

@@ -68,6 +68,14 @@ def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[
     """Collect what the report says of the run beside its numbers."""
     settings = {key: value for key, value in info.settings.items() if key != "versions"}
     rows = history.rows
+    notes = (
+        (info.leakage, "Some patients are in more than one split, so that the scores are too good."),
+        (
+            not info.patients_known,
+            "The tables name no patients: each image counts as a patient of its own. If a patient is in two splits, "
+            "the scores are too good; intervals are too narrow.",
+        ),
+    )
     return RunRecord(
         name=name,
         created=info.created,
@@ -75,7 +83,7 @@ def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[
         splits=splits,
         settings={"image_size": info.image_size, **settings},
         versions=info.settings["versions"],
-        note="Some patients are in more than one split, so that the scores are too good." if info.leakage else "",
+        note=" ".join(note for applies, note in notes if applies),
     )
 
 

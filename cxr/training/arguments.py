@@ -1,6 +1,7 @@
 """The command line of main_train.py: its flags, their defaults and limits."""
 
 import argparse
+import csv
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,10 @@ from cxr.training.further_sets import FurtherSet
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-ALLOWABLE = ("leakage", "missing", "blank", "uncertain-zero", "uncertain-one", "uncertain-blank", "fresh")
+ALLOWABLE = (
+    "leakage", "no-patients", "missing", "blank", "blank-zero", "uncertain-zero", "uncertain-one", "uncertain-blank",
+    "fresh",
+)  # fmt: skip
 
 
 def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, model_path: Path) -> argparse.Namespace:
@@ -56,7 +60,21 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         "--findings",
         type=_comma_separated,
         metavar="A,B",
-        help="columns to learn (default: every column besides image and patient)",
+        help="columns to learn (default: every column besides image, patient and what is no finding by its name)",
+    )
+    data.add_argument(
+        "--finding",
+        action="append",
+        metavar="NAME",
+        help="one more column to learn, whose name may have commas; repeatable",
+    )
+    data.add_argument(
+        "--where",
+        type=_column_and_value,
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="read only the rows with this value; repeated for one column, any of its values",
     )
     data.add_argument(
         "--allow",
@@ -64,9 +82,10 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         metavar="A,B",
         default=[],
         help="accept what otherwise stops the run: leakage (a patient in two splits: scores will be too good), "
-        "missing (rows without image file are left out, up to 1 %% of a split), blank (an empty label is left out of "
-        "loss and metrics), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 means), fresh (an "
-        "unfinished run is thrown away)",
+        "no-patients (a table without patient ids: each image counts as a patient of its own), missing (rows without "
+        "image file are left out, up to 1 %% of a split), blank (an empty label is left out of loss and metrics), "
+        "blank-zero (an empty label means absent), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 "
+        "means), fresh (an unfinished run is thrown away)",
     )
     data.add_argument(
         "--check",
@@ -77,6 +96,12 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
     )
     _add_training_flags(parser, model_path)
     args = parser.parse_args(argv)
+    where: dict[str, frozenset[str]] = {}
+    for column, value in args.where:
+        where[column] = where.get(column, frozenset()) | {value}
+    args.where = where
+    if args.finding:
+        args.findings = [*(args.findings or []), *args.finding]
     args.also_test = [_further_set(parser, words, args.image_dir) for words in args.also_test]
     names = [one.name for one in args.also_test]
     if len(set(names)) < len(names):
@@ -174,7 +199,11 @@ def _model_path(text: str) -> Path:
 
 def _comma_separated(text: str) -> list[str]:
     """Split "A,B" into names, for argparse."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True), [])  # a quoted name may have commas
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas ({error})") from error
+    names = [name.strip() for name in names if name.strip()]
     if not names:
         raise argparse.ArgumentTypeError("expected one name or more, separated by commas")
     return names
@@ -186,9 +215,18 @@ def _allowed_faults(text: str) -> list[str]:
     unknown = [name for name in names if name not in ALLOWABLE]
     if unknown:
         raise argparse.ArgumentTypeError(f"expected some of {', '.join(ALLOWABLE)}; received {', '.join(unknown)}")
-    if sum(name.startswith("uncertain-") for name in names) > 1:
-        raise argparse.ArgumentTypeError("expected at most one meaning of -1 (uncertain-...)")
+    for prefix, meaning in (("uncertain-", "-1 (uncertain-...)"), ("blank", "a blank label (blank or blank-zero)")):
+        if sum(name.startswith(prefix) for name in set(names)) > 1:
+            raise argparse.ArgumentTypeError(f"expected at most one meaning of {meaning}")
     return names
+
+
+def _column_and_value(text: str) -> tuple[str, str]:
+    """Split "COLUMN=VALUE", for argparse."""
+    column, separator, value = (part.strip() for part in text.partition("="))
+    if not separator or not column:
+        raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE; received {text!r}")
+    return column, value
 
 
 def _number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:

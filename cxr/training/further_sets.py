@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr.data.checks import DataCheck
+from cxr.data.columns import ColumnRules
 from cxr.data.image_folder import check_images
-from cxr.data.labels import CellRules, Split, read_split, top_folder
+from cxr.data.label_cells import CellRules
+from cxr.data.labels import Split, read_split, top_folder
 from cxr.data.leakage import count_shared_images, count_shared_patients, without_duplicates
 from cxr.data.problems import ProblemList
 
@@ -46,6 +48,7 @@ def check_further_sets(
     image_dir: Path,
     *,
     rules: CellRules,
+    no_patients: bool = False,
     allow_leakage: bool = False,
     skip_missing: bool = False,
 ) -> DataCheck:
@@ -65,8 +68,8 @@ def check_further_sets(
             one.table,
             file,
             problems,
-            rules=rules,
-            chosen=findings,
+            cell_rules=rules,
+            column_rules=ColumnRules(findings, no_patients=no_patients),
             expected=findings,
             option=f"--also-test {one.name}",
         )
