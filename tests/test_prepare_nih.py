@@ -18,9 +18,11 @@ import pytest
 
 from cxr.data.checks import check_splits
 from tools import prepare_nih
+from tools.datasets.collection import PrepareError
+from tools.datasets.splitting import draw_patients
 from tools.nih import download, unpack
 from tools.nih.download import ARCHIVES, Archive, DownloadError, download_archive
-from tools.nih.tables import FINDINGS, Entry, PrepareError, read_entries, read_list, split_off_patients
+from tools.nih.tables import FINDINGS, read_entries, read_list
 from tools.nih.unpack import unpack_archive
 
 REAL_DATA = os.environ.get("CXR_REAL_DATA")
@@ -74,7 +76,9 @@ def test_tables_become_the_three_csvs(tables, capsys):
     assert not val_patients & {row["Patientid"] for row in rows["train-small"]}
     files = [tables / "out" / name for name in ("train-small.csv", "val_data.csv", "test_data.csv")]
     assert check_splits(*files, image_dir=None).faults == ()
-    assert "2 images of 1 patients" in capsys.readouterr().out
+    table = capsys.readouterr().out.splitlines()
+    assert table[1].split() == ["images", "3", "1", "2"]
+    assert table[2].split() == ["patients", "2", "1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +109,10 @@ def test_other_data_is_not_overwritten_unasked(tables, capsys):
     assert prepare_nih.main(command(tables)) == 0
     assert prepare_nih.main(command(tables)) == 0  # the very same: nothing to lose
     before = (tables / "out" / "val_data.csv").read_text()
-    assert prepare_nih.main(command(tables, "--val-share", "0.9")) == 2
+    assert prepare_nih.main(command(tables, "--val-share", "0.6")) == 2
     assert "exists and holds other data" in capsys.readouterr().err
     assert (tables / "out" / "val_data.csv").read_text() == before
-    assert prepare_nih.main(command(tables, "--val-share", "0.9", "--overwrite")) == 0
+    assert prepare_nih.main(command(tables, "--val-share", "0.6", "--overwrite")) == 0
     assert (tables / "out" / "val_data.csv").read_text() != before
 
 
@@ -122,14 +126,12 @@ def test_missing_and_damaged_tables(tables, capsys):
 
 def test_validation_patients_are_drawn_by_the_seed_alone():
     rng = np.random.default_rng(1)
-    entries = [Entry(f"{k}.png", str(rng.integers(200)), frozenset()) for k in range(1000)]
-    rest, drawn = split_off_patients(entries, 0.2, seed=3)
-    assert {e.patient for e in rest}.isdisjoint({e.patient for e in drawn})
-    largest = max(Counter(e.patient for e in entries).values())
-    assert 200 <= len(drawn) < 200 + largest
-    again = split_off_patients(entries[::-1], 0.2, seed=3)[1]
-    assert {e.image for e in again} == {e.image for e in drawn}
-    assert {e.image for e in split_off_patients(entries, 0.2, seed=4)[1]} != {e.image for e in drawn}
+    patients = [str(rng.integers(200)) for _ in range(1000)]
+    drawn = draw_patients(patients, 0.2, seed=3)
+    largest = max(Counter(patients).values())
+    assert 200 <= sum(patient in drawn for patient in patients) < 200 + largest
+    assert draw_patients(patients[::-1], 0.2, seed=3) == drawn
+    assert draw_patients(patients, 0.2, seed=4) != drawn
 
 
 @pytest.mark.skipif(not REAL_DATA, reason="CXR_REAL_DATA names no folder with NIH's tables")
@@ -351,7 +353,7 @@ def test_oversized_damaged_and_undecodable_members_are_refused(tmp_path, monkeyp
 def test_command_downloads_and_unpacks_everything(tables, monkeypatch, server, capsys):
     path = make_archive(tables / "served.tar.gz", MEMBERS)
     server.content, server.pieces = path.read_bytes(), [4000]
-    monkeypatch.setattr(prepare_nih, "ARCHIVES", (archive_of(server),))
+    monkeypatch.setattr("tools.datasets.nih.ARCHIVES", (archive_of(server),))
     assert prepare_nih.main(command(tables, "--download", "--image-size", "64")) == 0
     assert "6 images, 0 missing" in capsys.readouterr().out
     files = [tables / "out" / name for name in ("train-small.csv", "val_data.csv", "test_data.csv")]

@@ -7,11 +7,11 @@ cannot be understood stops the work with its number.
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from tools.datasets.collection import PrepareError
 
 # In the order of the sample's CSVs, spelled as in NIH's table.
 FINDINGS = (
@@ -20,12 +20,7 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
-CSV_NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
 GZIP_MARK = b"\x1f\x8b"
-
-
-class PrepareError(ValueError):
-    """NIH's files are not what this tool expects; the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +93,25 @@ def _read_text(path: Path) -> str:
 
 
 def official_splits(
-    entries: dict[str, Entry], train_val: Sequence[str], test: Sequence[str]
+    entries: dict[str, Entry], train_val: Sequence[str], test: Sequence[str], subset: bool = False
 ) -> tuple[list[Entry], list[Entry]]:
     """Look up the images of NIH's two lists, in the lists' order.
 
+    Args:
+        subset: leave out listed images that are not in the table.
+
     Raises: PrepareError where a listed image is not in the table, or an image or a patient is in both lists.
     """
+    if subset:
+        train_val, test = ([name for name in names if name in entries] for names in (train_val, test))
+        if not train_val or not test:
+            raise PrepareError("no image of one of the lists is in the label table. Give those of one release.")
     unknown = [name for name in (*train_val, *test) if name not in entries]
     if unknown:
         raise PrepareError(
             f"{len(unknown)} listed images are not in the label table, for example {unknown[0]!r}. "
-            "The table and the lists belong together; give those of one release."
+            "The table and the lists belong together; give those of one release, or, if a part of the data is all that "
+            "you have, add --allow subset."
         )
     parts = [entries[name] for name in train_val], [entries[name] for name in test]
     for what, names in (
@@ -121,41 +124,3 @@ def official_splits(
                 "NIH's own lists."
             )
     return parts
-
-
-def split_off_patients(entries: Sequence[Entry], share: float, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Draw whole patients at random until they have at least `share` of the images.
-
-    Returns: the rest and the drawn, each in the given order. The draw depends on the patient ids and the seed alone.
-    """
-    patients = sorted({entry.patient for entry in entries})
-    num_images = dict.fromkeys(patients, 0)
-    for entry in entries:
-        num_images[entry.patient] += 1
-    drawn: set[str] = set()
-    count = 0
-    for position in np.random.default_rng(seed).permutation(len(patients)):
-        if count >= share * len(entries):
-            break
-        drawn.add(patients[position])
-        count += num_images[patients[position]]
-    return [e for e in entries if e.patient not in drawn], [e for e in entries if e.patient in drawn]
-
-
-def csv_text(entries: Iterable[Entry]) -> str:
-    """Return a split in the project's schema: Image, one 0/1 column per finding, Patientid."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["Image", *FINDINGS, "Patientid"])
-    writer.writerows([e.image, *(int(name in e.findings) for name in FINDINGS), e.patient] for e in entries)
-    return text.getvalue()
-
-
-def describe(name: str, entries: Sequence[Entry]) -> str:
-    """Say in one line what a split holds."""
-    counts = {finding: sum(finding in entry.findings for entry in entries) for finding in FINDINGS}
-    rarest = min(counts, key=counts.get)
-    return (
-        f"{CSV_NAMES[name]}: {len(entries):,} images of {len({e.patient for e in entries}):,} patients, "
-        f"{sum(not e.findings for e in entries):,} without finding; rarest: {rarest} ({counts[rarest]:,})"
-    )

@@ -8,7 +8,7 @@ import os
 import struct
 import tarfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -67,6 +67,25 @@ def unpack_archive(path: Path, image_dir: Path, known: Collection[str], image_si
     finally:
         cv2.setNumThreads(threads)
     return num_written
+
+
+def resize_pictures(paths: Sequence[Path], image_dir: Path, image_size: int) -> int:
+    """Write unpacked radiographs into the folder, resized; return how many were not there yet.
+
+    Raises: PrepareError where one cannot be decoded.
+    """
+    image_dir.mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path) -> bool:
+        if _is_there(image_dir / path.name, 0, image_size):
+            return False
+        temp = image_dir / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
+        temp.write_bytes(_resized(path.name, path.read_bytes(), image_size))
+        temp.replace(image_dir / path.name)
+        return True
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(pool.map(write, paths))
 
 
 def _members(
