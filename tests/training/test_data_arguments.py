@@ -8,7 +8,7 @@ from cxr.training.arguments import parse_args
 
 
 def parsed(*arguments: str):
-    return parse_args(list(arguments), description="", data_dir=Path("data"))
+    return parse_args(list(arguments), description="", data_dir=Path("data"), model_path=Path("model.h5"))
 
 
 @pytest.mark.parametrize(
