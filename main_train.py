@@ -33,9 +33,9 @@ if __name__ == "__main__":
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.label_cells import CellRules
 from cxr.data.labels import read_views
 from cxr.data.problems import LabelError
+from cxr.data.vocabulary import CellRules
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger

@@ -16,7 +16,6 @@ import numpy as np
 
 from cxr.data.columns import ColumnRules, name_key
 from cxr.data.image_folder import check_images
-from cxr.data.label_cells import CellRules, contradictions
 from cxr.data.labels import Split, read_split
 from cxr.data.leakage import (
     count_shared_images,
@@ -26,6 +25,7 @@ from cxr.data.leakage import (
     without_duplicates,
 )
 from cxr.data.problems import LabelError, Problem, ProblemList, listed_names
+from cxr.data.vocabulary import CellRules, contradictions
 
 if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
     from cxr.imaging.radiograph import DecodedPicture

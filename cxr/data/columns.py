@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxr.data.known_tables import is_no_finding, is_row_number, known_table
 from cxr.data.problems import LabelError, ProblemList, listed_names, shown
+from cxr.data.vocabulary import is_no_finding, is_row_number, known_table
 
 IMAGE_KEYS = ("image", "imageindex")
 PATIENT_KEY = "patientid"

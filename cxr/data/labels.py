@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.columns import IMAGE_KEYS, ColumnRules, Columns, match_columns, name_key
-from cxr.data.label_cells import CellRules
 from cxr.data.problems import NUM_LISTED, ProblemList, shown
+from cxr.data.vocabulary import CellRules
 from cxr.system.csv_table import TableError, read_table, records
 
 VIEW_KEYS = ("viewposition", "view", "ap/pa")  # NIH's, in short, and CheXpert's

@@ -10,10 +10,10 @@ from pathlib import Path
 from cxr.data.checks import DataCheck
 from cxr.data.columns import ColumnRules
 from cxr.data.image_folder import check_images
-from cxr.data.label_cells import CellRules
 from cxr.data.labels import Split, read_split, top_folder
 from cxr.data.leakage import count_shared_images, count_shared_patients, without_duplicates
 from cxr.data.problems import ProblemList
+from cxr.data.vocabulary import CellRules
 
 LEARNED_FROM = ("train", "val")  # the splits that a test set must share nothing with
 

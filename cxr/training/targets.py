@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.boxes import Box, BoxError, BoxTargets, box_targets, finding_key
-from cxr.data.labels import LabelError, Split
+from cxr.data.labels import Split
+from cxr.data.problems import LabelError
 from cxr.system.terminal import say
 
 SOFT_SHARE = 0.5  # of the soft label beside the label itself

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.known_tables import is_no_finding, is_row_number
 from cxr.data.leakage import patient_key
+from cxr.data.vocabulary import is_no_finding, is_row_number
 from cxr.system.csv_table import TableError, read_table, records
 
 HEADER = "Image,Edema,Hernia,Patientid\n"

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cxr.data.boxes import Box, BoxError
-from cxr.data.labels import LabelError, Split
+from cxr.data.labels import Split
+from cxr.data.problems import LabelError
 from cxr.training.targets import blend_soft_labels, training_targets
 
 LABELS = np.array([[1, 0], [0, np.nan], [0, 1]], np.float32)

@@ -5,7 +5,7 @@ import ast
 from collections import Counter
 from pathlib import Path
 
-from cxr.data.label_cells import CellRules
+from cxr.data.vocabulary import CellRules
 from tools.datasets.collection import ABSENT, PRESENT, UNLABELLED, Collection, PrepareError
 from tools.datasets.source_table import SourceTable
 
