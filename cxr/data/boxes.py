@@ -5,7 +5,6 @@ Owns the file's format and what lies inside a box, not what is measured with box
 
 import csv
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,18 +96,6 @@ def finding_key(name: str) -> str:
     return FINDING_ALIASES.get(key, key)
 
 
-def rows_by_name(images: Sequence[str]) -> dict[str, int]:
-    """Map the names that a box file may use for the pictures of a split to their rows.
-
-    Besides its whole name, a picture in a folder answers to its name without folders where no other one bears it: a
-    list of boxes seldom knows how the pictures are stored.
-    """
-    short = [image.rpartition("/")[2] for image in images]
-    counts = Counter(short)
-    rows = {name: row for row, name in enumerate(short) if counts[name] == 1}
-    return rows | {image: row for row, image in enumerate(images)}
-
-
 @dataclass(frozen=True, eq=False)
 class BoxTargets:
     """The boxes of a training split.
@@ -167,12 +154,12 @@ def box_targets(
     """Collect the boxes of a split's pictures; a box whose picture is not labelled with its finding is left out.
 
     Args:
-        images: (n,) names of the split.
+        images: (n,) names of the split, as in the boxes.
         labels: (n, findings).
         grid: (h, w) of the feature map.
     """
     columns = {finding_key(finding): column for column, finding in enumerate(findings)}
-    rows = rows_by_name(images)
+    rows = {image: row for row, image in enumerate(images)}
     found: dict[int, list[tuple[int, Box]]] = {}
     for box in boxes:
         column = columns.get(finding_key(box.finding))

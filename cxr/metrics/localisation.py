@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr.data.boxes import Box, finding_key, rows_by_name
+from cxr.data.boxes import Box, finding_key
 
 AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
@@ -75,7 +75,7 @@ def localise(
             f"heatmaps do not fit the names: expected ({len(images)}, {len(findings)}, h, w), "
             f"received {heatmaps.shape}."
         )
-    row_of_image = rows_by_name(images)
+    row_of_image = {image: row for row, image in enumerate(images)}
     column_of_finding = {finding_key(finding): column for column, finding in enumerate(findings)}
     cases: dict[tuple[int, int], list[Box]] = {}
     for box in boxes:

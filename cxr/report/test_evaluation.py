@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.data.boxes import Box, rows_by_name
+from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.metrics.calibration import Calibration
@@ -59,9 +59,8 @@ def evaluate_test(
     predictions = Predictions(split.images, split.patients, info.findings, split.labels, logits)
     calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
     cases = choose_cases(predictions)
-    names = rows_by_name(split.images)
-    boxed = {names[box.image] for box in boxes if box.image in names}
-    rows = sorted(boxed | {row for row, _ in cases})
+    boxed = {box.image for box in boxes}
+    rows = sorted({row for row, image in enumerate(split.images) if image in boxed} | {row for row, _ in cases})
     maps = np.zeros((0, len(info.findings), *info.feature_shape[:2]), np.float32)
     if rows:
         features = predict_split(layer_output(network, "relu"), test.select(rows), BATCH_SIZE)

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cxr.data.augmentation import affine_matrix
-from cxr.data.boxes import Box, box_targets, rows_by_name
+from cxr.data.boxes import Box, box_targets
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Infiltration")
 IMAGES = ("nih/a.png", "nih/b.png", "phantom/b.png")
@@ -21,15 +21,9 @@ def coverage(boxes, row=0, matrix=STILL, size=224, grid=(7, 7)):
     return out
 
 
-def test_a_name_without_folders_is_known_where_no_other_picture_bears_it():
-    rows = rows_by_name(IMAGES)
-
-    assert rows == {"nih/a.png": 0, "nih/b.png": 1, "phantom/b.png": 2, "a.png": 0}
-
-
 def test_a_box_covers_the_cells_that_it_overlaps_by_their_share():
     # Columns 2 to 4.5 of 7 and rows 1 to 3: hand-worked.
-    drawn = coverage([Box("a.png", "Mass", 2 / 7, 1 / 7, 2.5 / 7, 2 / 7)])
+    drawn = coverage([Box("nih/a.png", "Mass", 2 / 7, 1 / 7, 2.5 / 7, 2 / 7)])
     expected = np.zeros((7, 7))
     expected[1:3, 2:4] = 1.0
     expected[1:3, 4] = 0.5
@@ -39,8 +33,8 @@ def test_a_box_covers_the_cells_that_it_overlaps_by_their_share():
 
 
 def test_two_boxes_of_one_finding_are_joined_and_findings_stay_apart():
-    boxes = [Box("a.png", "Mass", 0, 0, 1 / 7, 1 / 7), Box("a.png", "Mass", 6 / 7, 6 / 7, 1 / 7, 1 / 7)]
-    boxes.append(Box("a.png", "Infiltrate", 3 / 7, 3 / 7, 1 / 7, 1 / 7))  # NIH's own spelling in the list of boxes
+    boxes = [Box("nih/a.png", "Mass", 0, 0, 1 / 7, 1 / 7), Box("nih/a.png", "Mass", 6 / 7, 6 / 7, 1 / 7, 1 / 7)]
+    boxes.append(Box("nih/a.png", "Infiltrate", 3 / 7, 3 / 7, 1 / 7, 1 / 7))  # NIH's own spelling in the list of boxes
     drawn = coverage(boxes)
 
     assert drawn[0, 0, 0] == drawn[6, 6, 0] == drawn[3, 3, 2] == 1.0
@@ -50,10 +44,10 @@ def test_two_boxes_of_one_finding_are_joined_and_findings_stay_apart():
 @pytest.mark.parametrize(
     "box",
     [
-        Box("a.png", "Pleural Thickening", 0, 0, 1, 1),  # the picture is not labelled with it
-        Box("b.png", "Mass", 0, 0, 1, 1),  # two pictures bear the name
-        Box("c.png", "Mass", 0, 0, 1, 1),
-        Box("a.png", "Hernia", 0, 0, 1, 1),
+        Box("nih/a.png", "Pleural Thickening", 0, 0, 1, 1),  # the picture is not labelled with it
+        Box("b.png", "Mass", 0, 0, 1, 1),  # two pictures in folders have this name, and neither is meant
+        Box("nih/c.png", "Mass", 0, 0, 1, 1),
+        Box("nih/a.png", "Hernia", 0, 0, 1, 1),
     ],
 )
 def test_a_box_that_fits_no_labelled_picture_is_left_out(box):
@@ -61,7 +55,7 @@ def test_a_box_that_fits_no_labelled_picture_is_left_out(box):
 
 
 def test_pairs_are_counted_once_however_many_boxes_they_have():
-    boxes = [Box("a.png", "Mass", 0, 0, 0.1, 0.1), Box("a.png", "Mass", 0.5, 0.5, 0.1, 0.1)]
+    boxes = [Box("nih/a.png", "Mass", 0, 0, 0.1, 0.1), Box("nih/a.png", "Mass", 0.5, 0.5, 0.1, 0.1)]
     boxes.append(Box("nih/b.png", "pleural thickening", 0, 0, 0.1, 0.1))
 
     assert box_targets(boxes, IMAGES, FINDINGS, LABELS, (7, 7)).num_pairs == 2
@@ -72,7 +66,7 @@ def test_a_box_moves_with_its_picture():
     size, grid = 224, 7
     picture = np.zeros((size, size), np.float32)
     picture[64:160, 48:112] = 1.0
-    box = Box("a.png", "Mass", 48 / size, 64 / size, 64 / size, 96 / size)
+    box = Box("nih/a.png", "Mass", 48 / size, 64 / size, 64 / size, 96 / size)
     for angle, shift, zoom, stretch in ((0, (17, -9), 1, 1), (11, (0, 0), 1.2, 1), (-8, (10, 4), 0.9, 1.1)):
         matrix = affine_matrix(size, angle, shift, zoom, stretch)
         warped = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR)
