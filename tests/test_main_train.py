@@ -26,10 +26,10 @@ from small_network import build_small_network
 import main_train
 from cxr.data.batches import RadiographBatches
 from cxr.network.model_file import load_model, read_model_info
+from cxr.network.model_info import draw_self_check_picture
 from cxr.network.previous_model import keep_previous
 from cxr.system.atomic_files import training_lock
 from cxr.training.arguments import parse_args
-from cxr.training.validation_fit import draw_self_check_picture
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}

@@ -60,24 +60,10 @@ class Predictor:
         """
         model, self.info = load_model(path)
         self.head_kernel, bias = _head_weights(model, path)
-        network = keras.Model(
-            model.input, [model.get_layer(name).output for name in ("relu", "logits", "probabilities")]
-        )
+        network = with_named_outputs(model)
         del model
-        if keras.backend.backend() == "openvino":
-            with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
-                file = Path(folder, "model.xml")
-                network.export(str(file), format="openvino", verbose=False)
-                del network
-                gc.collect()  # its layers refer to each other; the compiler needs their memory
-                runs = _compile_openvino(file, self.info.image_size, precision, side_by_side=side_by_side)
-            self.engine = f"OpenVINO {precision}"
-        else:
-            if importlib.util.find_spec("openvino") is None:
-                logger.warning("OpenVINO is not installed; predicting with Keras, about twice as slow.")
-            if precision != "f32":
-                raise ModelFileError(f"Precision {precision} needs OpenVINO. Install it with pip install openvino.")
-            runs, self.engine = [_run_keras(network)], f"Keras {keras.backend.backend()} f32"
+        runs, self.engine = compile_network(network, precision, side_by_side=side_by_side)
+        del network
         for run_one in runs:
             self._turns = _Turns([run_one])
             self._check_golden(path, exact=precision == "f32", bias=bias)
@@ -184,6 +170,39 @@ def _head_weights(model: keras.Model, path: str | os.PathLike) -> tuple[np.ndarr
             f"{[weight.shape for weight in weights]}. Build the network with cxr.network.densenet."
         )
     return weights[0], weights[1]
+
+
+def with_named_outputs(model: keras.Model) -> keras.Model:
+    """Return the same network with features, logits and probabilities as its outputs."""
+    return keras.Model(model.input, [model.get_layer(name).output for name in ("relu", "logits", "probabilities")])
+
+
+def compile_network(
+    network: keras.Model, precision: str = "f32", *, side_by_side: bool = False
+) -> tuple[list[RunOne], str]:
+    """Compile a network for one radiograph at a time.
+
+    Keras' own predict on its openvino backend computes in bfloat16 wherever the processor has it; this does not.
+
+    Args:
+        network: of `with_named_outputs`.
+    Returns: the ways to run it, and what computes, in words.
+    Raises:
+        ModelFileError: `precision` cannot be had.
+    """
+    if keras.backend.backend() == "openvino":
+        with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
+            file = Path(folder, "model.xml")
+            image_size = network.input_shape[1]
+            network.export(str(file), format="openvino", verbose=False)
+            del network
+            gc.collect()  # its layers refer to each other; the compiler needs their memory
+            return _compile_openvino(file, image_size, precision, side_by_side=side_by_side), f"OpenVINO {precision}"
+    if importlib.util.find_spec("openvino") is None:
+        logger.warning("OpenVINO is not installed; predicting with Keras, about twice as slow.")
+    if precision != "f32":
+        raise ModelFileError(f"Precision {precision} needs OpenVINO. Install it with pip install openvino.")
+    return [_run_keras(network)], f"Keras {keras.backend.backend()} f32"
 
 
 def _compile_openvino(file: Path, image_size: int, precision: str, *, side_by_side: bool) -> list[RunOne]:

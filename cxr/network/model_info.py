@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 
 from cxr.network.input_check import AspectStatistics, Source
@@ -19,6 +20,7 @@ READABLE_VERSIONS = (1, 2, 3)
 ASPECTS = ("features", "layout")  # of a source; their statistics are arrays
 OLD_NAMES = {"features": "feature_statistics", "layout": "layout_statistics"}  # of these arrays, before version 3
 OLD_SPREAD = 0.1  # of a log-distance: a distance a tenth below the old limit counts as nothing odd
+SELF_CHECK_SEED = 0
 DISCLAIMER = "Prototype for education. Not intended for clinical use."
 
 
@@ -53,6 +55,8 @@ class ModelInfo:
         feature_shape: (h, w, channels) of layer `relu`.
         data: what the radiographs are that it was trained and tested on, in words; empty where nobody said.
         weights_origin: where the start weights came from.
+        licence: of the weights, where they were published by others.
+        published: {"figure": what the source says the model reaches, "source": where}; never measured here.
         data_fingerprint: SHA-256 over the labels and image files that the model was trained with.
         split_sizes: {"train": {"images": n, "patients": m}, "val": ..., "test": ...}.
         test_metrics: summary of the test split. Empty before the evaluation.
@@ -73,6 +77,8 @@ class ModelInfo:
     feature_shape: tuple[int, ...] = ()
     data: str = ""
     weights_origin: str = ""
+    licence: str = ""
+    published: dict[str, str] = field(default_factory=dict)
     data_fingerprint: str = ""
     split_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
@@ -184,3 +190,11 @@ def _only_source(
         "limit": 1.0,
     }
     return [source], {f"sources.0.{aspect}": record for aspect, record in found.items()}
+
+
+def draw_self_check_picture(image_size: int) -> np.ndarray:
+    """Draw smooth blotches from a fixed seed: uint8 (size, size, 1), the same for every model of that size."""
+    rng = np.random.default_rng(SELF_CHECK_SEED)
+    coarse = [rng.uniform(0, 255, (cells, cells)).astype(np.float32) for cells in (3, 8, 24)]
+    layers = [cv2.resize(one, (image_size, image_size), interpolation=cv2.INTER_LINEAR) for one in coarse]
+    return np.clip(np.rint(np.mean(layers, axis=0)), 0, 255).astype(np.uint8)[..., np.newaxis]

@@ -11,7 +11,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
@@ -21,13 +20,12 @@ from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import Source, fit_source, layout_features
-from cxr.network.model_info import GoldenRadiograph, ModelInfo
+from cxr.network.model_info import GoldenRadiograph, ModelInfo, draw_self_check_picture
 from cxr.training.loop import layer_output, predict_split
 
 MAX_STATISTICS_IMAGES = 2000  # training radiographs of a source behind the input check: two per feature
 MIN_REFERENCE = 30  # validation radiographs of a source that its limit needs; with fewer some are taken from training
 HELD_OUT_SHARE = 0.2  # of the training radiographs of a source, then
-SELF_CHECK_SEED = 0
 BATCH_SIZE = 32
 
 
@@ -83,14 +81,6 @@ def _self_check(logits_of: keras.Model, findings: tuple[str, ...], image_size: i
     drawn = CachedSplit(Split("self-check", ("drawn",), ("",), labels, findings), picture[np.newaxis], "")
     logits = predict_split(logits_of, drawn, BATCH_SIZE)
     return GoldenRadiograph(picture, sigmoid(logits[0]).astype(np.float32))
-
-
-def draw_self_check_picture(image_size: int) -> np.ndarray:
-    """Draw smooth blotches from a fixed seed: uint8 (size, size, 1), the same for every model of that size."""
-    rng = np.random.default_rng(SELF_CHECK_SEED)
-    coarse = [rng.uniform(0, 255, (cells, cells)).astype(np.float32) for cells in (3, 8, 24)]
-    layers = [cv2.resize(one, (image_size, image_size), interpolation=cv2.INTER_LINEAR) for one in coarse]
-    return np.clip(np.rint(np.mean(layers, axis=0)), 0, 255).astype(np.uint8)[..., np.newaxis]
 
 
 def _fit_sources(
