@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cxr.system.message_pipe import take_channel
+from cxr.system.message_pipe import take_channel, write_message
 
 if __name__ == "__main__":
     CHANNEL = take_channel()
@@ -32,9 +32,11 @@ def decode(data):
         os.write(1, b"more of it")
         data = data[5:]
     if data.startswith(b"FORGE"):  # what no library does: write into the channel itself
-        number = int(data[5:6])
-        os.write(3 + number, b"libpng warning: iCCP: known incorrect sRGB profile")
-        data = data[6:]
+        os.write(CHANNEL[1].fileno(), b"libpng warning: tRNS: invalid with some more")
+        data = data[5:]
+    if data.startswith(b"LATE"):
+        write_message(CHANNEL[1], 0, b"an answer to somebody else")
+        data = data[4:]
     return decode_with_notices(data)
 
 

@@ -133,6 +133,8 @@ class Channel(HTTPChannel):
         return data
 
     def send(self, data: bytes, do_close: bool = True) -> int:
+        if not self.connected:  # closed by the loop since
+            return 0
         num_bytes = super().send(data, do_close)
         self._moved(num_bytes)
         return num_bytes
@@ -150,6 +152,10 @@ class Channel(HTTPChannel):
             super().handle_read()
         else:
             self.recv(self.adj.recv_bytes)  # thrown away; closes where the client has ended
+
+    def handle_write(self) -> None:
+        if self.connected:  # poll reports that it can be read and written at once, and the first may have closed it
+            super().handle_write()
 
     def handle_close(self) -> None:
         """Close; after an early refusal only this side at first (RFC 9112, section 9.6).
