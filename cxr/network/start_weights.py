@@ -18,8 +18,11 @@ import h5py
 import keras
 import numpy as np
 
+from cxr.data.columns import name_key
+from cxr.network.known_models import KNOWN_MODELS, fetch
 from cxr.network.model_file import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
 from cxr.network.model_info import ModelFileError
+from cxr.network.published_weights import is_published_format, read_published_weights
 from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
 
 IMAGENET_URL = (
@@ -58,13 +61,15 @@ def load_start_weights(
     Args:
         model: from `build_network`; changed in place.
         findings: the model's; a file with a head for the same findings gives its head too.
-        source: "imagenet", "none", or the path of a weights or model file.
+        source: "imagenet", "none", the name of a published model, or the path of a weights or model file.
         fallback: weights file that takes ImageNet's place where that cannot be fetched.
     Raises:
         ModelFileError: the file at `source` is missing, damaged or does not fit.
     """
     if source == "none":
         return StartWeights("none (random)", pretrained=False)
+    if source in KNOWN_MODELS or (Path(source).is_file() and is_published_format(source)):
+        return _load_published(model, findings, source)
     if source != "imagenet":
         return _load_file(model, findings, Path(source))
     try:
@@ -164,6 +169,23 @@ def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:
             raise ModelFileError(f"Weight {name} is not finite in half precision; nothing was written.")
         # Chunked per weight, which HDF5's byte shuffling and deflate need; without them the file is 15 MB.
         group.create_dataset(name, data=half, chunks=half.shape, shuffle=True, compression="gzip")
+
+
+def _load_published(model: keras.Model, findings: Sequence[str], source: str) -> StartWeights:
+    """Give the model a published network's weights, and its head where that knows every finding by name."""
+    known = KNOWN_MODELS.get(source)
+    if known is None:
+        path = Path(source)
+        read_published_weights(path).copy_to(model)
+        note = f"{path.name} is read as made for ImageNet's normalisation, or TorchXRayVision's if it has one channel"
+        return StartWeights(f"file {path.name}", pretrained=True, note=f"{note}; a new head is trained.")
+    weights = read_published_weights(fetch(known), known.mean, known.std, len(known.outputs) or None)
+    places = {name_key(name): column for column, name in enumerate(known.outputs) if name}
+    columns = [places[name_key(name)] for name in findings if name_key(name) in places]
+    head = len(columns) == len(findings)
+    weights.copy_to(model, columns if head else ())
+    note = "" if head or not known.outputs else f"{known.name} does not know every finding; a new head is trained."
+    return StartWeights(f"{known.name}: {known.trained_on}", pretrained=True, note=note, head=head)
 
 
 def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> StartWeights:

@@ -164,8 +164,8 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         "--weights",
         metavar="START",
         default="imagenet",
-        help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, or a weights file "
-        "(default: imagenet)",
+        help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, a name that "
+        "python -m tools.get_model lists, or a weights file: .h5, .safetensors, .pt, .pth, .bin (default: imagenet)",
     )
     training.add_argument(
         "--boxes",
