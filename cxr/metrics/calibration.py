@@ -1,4 +1,4 @@
-"""How far probabilities can be taken at their word: Brier score, calibration error, and Platt scaling. NumPy only.
+"""How far probabilities can be taken at their word: Brier score, calibration error, and Platt scaling.
 
 A calibration is fitted on the validation split alone and stored with the model as plain floats. Its slopes are
 positive, so it changes no ranking.
@@ -13,7 +13,6 @@ MIN_CASES = 5  # known positives and negatives that a finding needs for a calibr
 SLOPE_PRECISION = 10.0  # Gaussian prior on the slope, about 1: one shared fit, then a small correction per finding
 BIAS_PRECISION = 1.0  # and on the bias, about 0
 MIN_SLOPE = 0.05  # a finding ranked backwards on few validation cases is flattened, never turned round
-MAX_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -72,38 +71,27 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
 
 
 def _fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Minimise the penalised cross-entropy by Newton's method; the prior makes it strictly convex, so separable data
-    has a finite answer too."""
-    slope, bias = _newton(logits, labels, fixed_slope=None)
-    if slope < MIN_SLOPE:
-        slope, bias = _newton(logits, labels, fixed_slope=MIN_SLOPE)
-    return slope, bias
+    """Minimise the penalised cross-entropy over slope >= MIN_SLOPE and bias; the prior makes it strictly convex, so
+    separable data has a finite answer too."""
+    from scipy.optimize import minimize  # fitting alone needs it; serving starts without
 
-
-def _newton(logits: np.ndarray, labels: np.ndarray, fixed_slope: float | None) -> tuple[float, float]:
-    parameters = np.array([1.0 if fixed_slope is None else fixed_slope, 0.0])  # slope, bias
-    design = np.stack([logits, np.ones_like(logits)], axis=1)  # (n, 2)
     precisions, prior = np.array([SLOPE_PRECISION, BIAS_PRECISION]), np.array([1.0, 0.0])
-    free = np.array([fixed_slope is None, True])
+    design = np.stack([logits, np.ones_like(logits)], axis=1)  # (n, 2)
 
-    def loss(candidate: np.ndarray) -> float:
-        scores = design @ candidate
-        penalty = 0.5 * (precisions * (candidate - prior) ** 2).sum()
-        return float((np.logaddexp(0.0, scores) - labels * scores).sum() + penalty)
+    def loss_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scores, distance = design @ parameters, parameters - prior
+        loss = (np.logaddexp(0.0, scores) - labels * scores).sum() + 0.5 * (precisions * distance**2).sum()
+        return float(loss), design.T @ (sigmoid(scores) - labels) + precisions * distance
 
-    for _ in range(MAX_STEPS):
-        probabilities = sigmoid(design @ parameters)
-        gradient = design.T @ (probabilities - labels) + precisions * (parameters - prior)
-        curvature = (design * (probabilities * (1 - probabilities))[:, None]).T @ design + np.diag(precisions)
-        step = np.zeros(2)
-        step[free] = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
-        scale = 1.0
-        while scale > 1e-6 and loss(parameters - scale * step) > loss(parameters):
-            scale /= 2
-        parameters = parameters - scale * step
-        if np.abs(scale * step).max() < 1e-9:
-            break
-    return float(parameters[0]), float(parameters[1])
+    fitted = minimize(
+        loss_and_gradient,
+        prior,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(MIN_SLOPE, None), (None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-9},  # the default stops at the fourth digit
+    )
+    return float(fitted.x[0]), float(fitted.x[1])
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:

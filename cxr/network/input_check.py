@@ -14,7 +14,6 @@ where it is like those of one source.
 """
 
 import dataclasses
-import statistics as stdlib_statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -182,17 +181,16 @@ def upper_limit(reference: np.ndarray, share: float = FLAGGED_SHARE) -> float:
     """Return the score that a share of further radiographs like the reference exceeds.
 
     A hundred radiographs have no 1 % quantile to rely on, so the limit is that of a normal distribution: the upper
-    prediction limit for one more value, which is the wider the fewer values there are (Student's t, by its expansion
-    in Abramowitz and Stegun 1964, 26.7.5). Where the reference itself has a heavier tail, its own quantile is larger
-    and is taken.
+    prediction limit for one more value, which is the wider the fewer values there are (Student's t). Where the
+    reference itself has a heavier tail, its own quantile is larger and is taken.
 
     Args:
         reference: float (m,), m >= 2.
     """
-    freedom = len(reference) - 1
-    z = stdlib_statistics.NormalDist().inv_cdf(1 - share)
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    predicted = reference.mean() + t * reference.std(ddof=1) * np.sqrt(1 + 1 / len(reference))
+    from scipy.stats import t  # fitting alone needs it, and it takes half a second; serving starts without
+
+    factor = t.ppf(1 - share, len(reference) - 1) * np.sqrt(1 + 1 / len(reference))
+    predicted = reference.mean() + factor * reference.std(ddof=1)
     return float(max(predicted, np.quantile(reference, 1 - share), 1e-6))
 
 
