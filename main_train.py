@@ -132,7 +132,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
     with training_lock(folder) if first else contextlib.nullcontext():
         if first:
             sweep_temp_files(folder)
-            if "fresh" in args.allow:
+            if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(args)
         cached = {
@@ -306,6 +306,7 @@ def choose_recipe(args: argparse.Namespace, start: "StartWeights", precision: st
         seed=args.seed,
         head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if new_head else 0,
         weight_decay=args.weight_decay,
+        patience=args.patience,
         weights_origin=start.origin,
         precision=precision,
         augmentation=args.augment,

@@ -358,7 +358,7 @@ def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
         assert run() == 130
     assert run("--batch-size", "6") == 2
     assert "batch_size: was 4, now 6" in capsys.readouterr().err
-    assert run("--batch-size", "6", "--allow", "fresh") == 0
+    assert run("--batch-size", "6", "--fresh") == 0
 
 
 def stop_here(*args, **kwargs):
@@ -437,7 +437,7 @@ def damage_checkpoints(project):
         (lambda project: None, ("--boxes", "missing.csv"), 3, "missing.csv"),
         (lambda project: None, ("--weights", "missing.h5"), 2, "missing.h5: no such weights file"),
         (fill_model_folder_path, (), 3, "cannot be written"),
-        (damage_checkpoints, (), 3, "no checkpoint can be read: .* --allow fresh"),
+        (damage_checkpoints, (), 3, "no checkpoint can be read: .* --fresh"),
     ],
 )
 def test_T03_T07_T09_faults_before_the_first_epoch_end_with_their_exit_code(

@@ -404,7 +404,7 @@ def test_T08_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch
 def test_T04_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
     with pytest.raises(Stopped):
         run_fit(tmp_path, stop=StopAfter(2))
-    with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --allow fresh"):
+    with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --fresh"):
         run_fit(tmp_path, **changes)
     clear_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -439,7 +439,7 @@ def test_T03_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_pat
     np.testing.assert_array_equal(found.arrays["weight"], [2, 2, 2])
     assert f"Passing over a damaged checkpoint, {SLOTS[1]}" in caplog.text
     damage(tmp_path / SLOTS[0])
-    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .* --allow fresh"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint can be read: .* --fresh"):
         read_checkpoint(tmp_path)
 
 

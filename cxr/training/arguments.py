@@ -13,7 +13,6 @@ from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 ALLOWABLE = (
     "leakage", "no-patients", "missing", "blank", "blank-zero", "uncertain-zero", "uncertain-one", "uncertain-blank",
-    "fresh",
 )  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         "no-patients (a table without patient ids: each image counts as a patient of its own), missing (rows without "
         "image file are left out, up to 1 %% of a split), blank (an empty label is left out of loss and metrics), "
         "blank-zero (an empty label means absent), uncertain-zero, uncertain-one or uncertain-blank (what the label -1 "
-        "means), fresh (an unfinished run is thrown away)",
+        "means)",
     )
     data.add_argument(
         "--check",
@@ -136,6 +135,13 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
             0.0,
             "of the loss that asks evidence to lie inside the training pictures' --boxes (default: 0, none)",
         ),
+        (
+            "--patience",
+            "N",
+            _number(int, 0),
+            0,
+            "stop after N epochs without a better validation score (default: never)",
+        ),
         ("--seed", "N", _number(int, 0), 0, "same seed, same metrics (default: 0)"),
     )
     for flag, metavar, kind, default, help_text in numbers:
@@ -166,6 +172,9 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         default="imagenet",
         help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, a name that "
         "python -m tools.get_model lists, or a weights file: .h5, .safetensors, .pt, .pth, .bin (default: imagenet)",
+    )
+    training.add_argument(
+        "--fresh", action="store_true", help="throw an unfinished run away instead of going on with it"
     )
     training.add_argument(
         "--boxes",
@@ -212,6 +221,8 @@ def _comma_separated(text: str) -> list[str]:
 def _allowed_faults(text: str) -> list[str]:
     """Split and check the value of --allow, for argparse."""
     names = _comma_separated(text)
+    if "fresh" in names:
+        raise argparse.ArgumentTypeError("fresh accepts no data problem and is a flag of its own: give --fresh instead")
     unknown = [name for name in names if name not in ALLOWABLE]
     if unknown:
         raise argparse.ArgumentTypeError(f"expected some of {', '.join(ALLOWABLE)}; received {', '.join(unknown)}")

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = b"cxr-checkpoint 1 "
 SLOTS = ("checkpoint-a.npz", "checkpoint-b.npz")  # written in turn; the newer whole one is used
-RESTART_HINT = "Add --allow fresh to start over."
+RESTART_HINT = "Add --fresh to start over."
 
 
 class ResumeError(ValueError):

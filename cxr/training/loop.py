@@ -315,5 +315,5 @@ def _divergence(run: _Run, index: int, rate: float, loss: float) -> str:
 def _remedy(run: _Run) -> str:
     return (
         "No model was saved and the last checkpoint is kept. "
-        f"Try --learning-rate {run.recipe.learning_rate / 10:.3g} --allow fresh."
+        f"Try --learning-rate {run.recipe.learning_rate / 10:.3g} --fresh."
     )
