@@ -20,7 +20,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +33,9 @@ if __name__ == "__main__":
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
-from cxr.data.labels import read_views
+from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
+from cxr.data.sample import SAMPLE_DATA, is_sample
 from cxr.data.vocabulary import CellRules
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
@@ -57,8 +58,6 @@ PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any curr
 MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
 CHECKPOINTS = "checkpoints"  # folder beside the model
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
-SAMPLE_SHA256 = "0a9d3adeae3002314b6621f2d6cfab9dbc53ed8bc54c0727d058a249e0dd1952"  # of the shipped train-small.csv
-SAMPLE_DATA = "synthetic radiographs of a digital phantom, no patients"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
 HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 NUM_SHOWN = 10  # test images whose predictions are printed
@@ -89,7 +88,7 @@ def check_data(args: argparse.Namespace) -> DataCheck:
 def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
     """Check the sets of --also-test, and that --describe names what there is."""
     names = test_set_names(args, data)
-    args.describe.setdefault(names[0], describe_data(args))
+    args.describe.setdefault(names[0], describe_data(data.splits.values(), args.image_dir))
     unknown = [name for name in args.describe if name not in names]
     if unknown or names[0] in names[1:]:
         raise LabelError(
@@ -134,7 +133,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
             sweep_temp_files(folder)
             if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
-        boxes = read_boxes(args.boxes) if args.boxes else default_boxes(args)
+        boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
             for name, split in data.splits.items()
@@ -223,7 +222,8 @@ def save(
 
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
-    known = {"data": describe_data(args), "weights_origin": origin, "settings": settings} | patients
+    data = describe_data([one.split for one in cached.values()], args.image_dir)
+    known = {"data": data, "weights_origin": origin, "settings": settings} | patients
     sources = sources_of(cached["train"].split, test_sets)
     info = describe_model(network, cached, {name: args.describe.get(name, "") for name in sources}, **known)
     if not is_first():
@@ -322,15 +322,15 @@ def describe_file(path: Path | None) -> str:
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path else ""
 
 
-def describe_data(args: argparse.Namespace) -> str:
+def describe_data(splits: Iterable[Split], image_dir: Path) -> str:
     """Say what the radiographs are where they are known to be the sample's; else nothing."""
-    return SAMPLE_DATA if hashlib.sha256(args.train_csv.read_bytes()).hexdigest() == SAMPLE_SHA256 else ""
+    return SAMPLE_DATA if all(is_sample(split, image_dir) for split in splits) else ""
 
 
-def default_boxes(args: argparse.Namespace) -> Sequence[Box]:
+def default_boxes(test: Split, image_dir: Path) -> Sequence[Box]:
     """Read the sample's boxes where the test split is the sample's."""
     path = PROJECT_DIR / "sample_boxes.csv"
-    return read_boxes(path) if args.test_csv == PROJECT_DIR / "test_data.csv" and path.is_file() else ()
+    return read_boxes(path) if is_sample(test, image_dir) and path.is_file() else ()
 
 
 def main(argv: list[str] | None = None) -> int:
