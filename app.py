@@ -46,13 +46,14 @@ from cxr.site.limits import (
 )
 from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot
-from cxr.site.openapi import build_document
 from cxr.site.server import serve
 from cxr.site.service import Service
 from cxr.site.uploads import Upload, clean_name, load_samples
 from cxr.system.freed_memory import keep_freed_memory_small
 from cxr.system.terminal import say
 from gradcam import MODEL_PATH
+
+OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
 
 
 class InMemoryRequest(Request):
@@ -75,6 +76,7 @@ class Site(Flask):
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
         self.service = Service(model, decoder)
         self.samples, self.legend = load_samples(), legend()
+        self.openapi = json.loads(OPENAPI_PATH.read_text(encoding="utf-8"))
         self.wsgi_app = Middleware(self.wsgi_app)
 
     def log_exception(self, exc_info: tuple) -> None:
@@ -155,7 +157,7 @@ def sample(name: str) -> Response:
 
 
 def api_page() -> str:
-    return render_template("api.html", document=build_document(), errors=ERRORS)
+    return render_template("api.html", document=site.openapi)
 
 
 # For programs
@@ -173,7 +175,7 @@ def api_model() -> Response:
 
 
 def api_document() -> Response:
-    return _json(build_document())
+    return _json(site.openapi)
 
 
 def healthz() -> Response:

@@ -14,9 +14,9 @@ import app as site
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.site.answer import describe_model
 from cxr.site.errors import ERRORS, code_of_status, problem
-from cxr.site.openapi import build_document
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "site.md").read_text(encoding="utf-8")
+DOCUMENT = json.loads((ROOT / "static" / "openapi.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def validate(document, schema_name):
     """Hold a JSON value against the OpenAPI document's own schema, with a validator that is not ours."""
     from jsonschema import Draft202012Validator
 
-    schema = {"$ref": f"#/components/schemas/{schema_name}", "components": build_document()["components"]}
+    schema = {"$ref": f"#/components/schemas/{schema_name}", "components": DOCUMENT["components"]}
     Draft202012Validator(schema).validate(document)
 
 
@@ -167,7 +167,7 @@ def test_document_lists_the_routes_that_exist(client):
         for method in rule.methods - {"HEAD", "OPTIONS"}
         if rule.rule.startswith("/api/") or rule.rule in ("/healthz", "/readyz")
     }
-    paths = build_document()["paths"]
+    paths = DOCUMENT["paths"]
     assert {(path, method) for path, methods in paths.items() for method in methods} == rules
 
 
@@ -184,15 +184,15 @@ def test_samples_can_be_asked_for_by_name(client):
     assert response.json["results"][0]["file"] == name
 
 
-def readme_block(language, marker):
-    """The README's code block of a language that holds the marker."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def block_of_page(language, marker):
+    """The code block of a language in docs/site.md that holds the marker."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     (block,) = [one for one in blocks if marker in one]
     return block
 
 
-def test_the_readmes_examples_run():
-    program, command = readme_block("python", "api/predict"), readme_block("bash", "curl")
+def test_the_examples_of_the_page_run():
+    program, command = block_of_page("python", "api/predict"), block_of_page("bash", "curl")
     assert len(program.strip().splitlines()) <= 10
     with running_site() as server:
         address = f"127.0.0.1:{server.port}"
