@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
+from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
 from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo, info_to_json
@@ -17,13 +18,9 @@ THUMBNAIL_SIDE = 160  # pixels
 NO_HEATMAPS = "The heatmaps could not be computed for this picture. The probabilities are not affected."
 
 
-def build_answer(
-    info: ModelInfo, explanation: Explanation, *, size: tuple[int, int], file_type: str, notices: tuple[str, ...] = ()
-) -> dict[str, object]:
+def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPicture) -> dict[str, object]:
     """Collect the answer for one radiograph in JSON's types; every number in it is finite.
 
-    Args:
-        size: (height, width) of the radiograph.
     Raises:
         ArithmeticError: the model gave a number that is not finite.
     """
@@ -33,10 +30,10 @@ def build_answer(
     unusual = explanation.unusual
     missing = [NO_HEATMAPS] if explanation.heatmaps is None else []
     return {
-        "type": file_type,
-        "width": int(size[1]),
-        "height": int(size[0]),
-        "notices": [*notices, *missing],
+        "type": picture.file_type,
+        "width": picture.radiograph.shape[1],
+        "height": picture.radiograph.shape[0],
+        "notices": [*picture.notices, *missing],
         "input_check": {
             "distance": None if explanation.distance is None else _rounded(explanation.distance),
             "unusual": unusual,

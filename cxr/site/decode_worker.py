@@ -28,17 +28,15 @@ import cv2
 import numpy as np
 
 from cxr.imaging.limits import MAX_PIXELS, ImageError
-from cxr.imaging.radiograph import decode_with_notices
+from cxr.imaging.radiograph import DecodedPicture, decode_with_notices
 
 READY = 0  # number of the message that says that the libraries are loaded
 HEADER_LENGTH = struct.Struct(">I")  # of the JSON at the start of an answer, before the pixels
 MAX_ADDRESS_SPACE = 1024**3  # bytes; 36 megapixels take 0.4 GB, the libraries 0.3 GB
 MAX_ANSWER_BYTES = MAX_PIXELS + 2**20
 
-Decoded = tuple[np.ndarray, tuple[str, ...], str]  # uint8 (h, w), notices, "png", "jpeg" or "dicom"
 
-
-def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], Decoded] = decode_with_notices) -> int:
+def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], DecodedPicture] = decode_with_notices) -> int:
     """Answer until the questions end, which they do when the parent ends, however that happens."""
     questions, answers = channel
     _limit_resources()
@@ -53,16 +51,17 @@ def main(channel: tuple[BinaryIO, BinaryIO], decode: Callable[[bytes], Decoded] 
     return 0
 
 
-def _answer(decode: Callable[[bytes], Decoded], data: bytearray) -> list[bytes | memoryview]:
+def _answer(decode: Callable[[bytes], DecodedPicture], data: bytearray) -> list[bytes | memoryview]:
     """Return the parts of the answer: a JSON header with its length, and the pixels where there are any."""
     try:
-        radiograph, notices, file_type = decode(bytes(data))
+        picture = decode(bytes(data))
     except ImageError as error:
         return _header(code=error.code, message=str(error))
     except MemoryError:
         return _header(code="decode_memory")
-    pixels = np.ascontiguousarray(radiograph).data.cast("B")
-    return [*_header(code="", shape=radiograph.shape, notices=notices, type=file_type), pixels]
+    pixels = np.ascontiguousarray(picture.radiograph).data.cast("B")
+    header = _header(code="", shape=picture.radiograph.shape, notices=picture.notices, type=picture.file_type)
+    return [*header, pixels]
 
 
 def _header(**fields: object) -> list[bytes]:

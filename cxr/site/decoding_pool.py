@@ -21,7 +21,8 @@ from typing import IO, TypeVar
 import numpy as np
 
 from cxr.imaging.limits import ERROR_STATUS, ImageError
-from cxr.site.decode_worker import MAX_ANSWER_BYTES, READY, Decoded, unpack_answer
+from cxr.imaging.radiograph import DecodedPicture
+from cxr.site.decode_worker import MAX_ANSWER_BYTES, READY, unpack_answer
 from cxr.site.errors import SiteError
 from cxr.system.descriptors import hold_standard_descriptors
 from cxr.system.message_pipe import ChannelError, read_message, write_message
@@ -76,7 +77,7 @@ class Decoder:
         for place in self._places:
             self._free.put(place)
 
-    def decode(self, data: bytes) -> Decoded:
+    def decode(self, data: bytes) -> DecodedPicture:
         """Decode like cxr.imaging.radiograph.decode_with_notices.
 
         Raises:
@@ -179,7 +180,7 @@ class _Child:
         """Whether it runs, and owes no answer: one that would be taken for that of the next request."""
         return not self._doomed and self._process.poll() is None
 
-    def decode(self, data: bytes, deadline: float) -> Decoded:
+    def decode(self, data: bytes, deadline: float) -> DecodedPicture:
         """Decode one file. Raises: ImageError, SiteError."""
         if not self.ready:
             self._within(START_SECONDS, lambda: self._read(READY))
@@ -189,7 +190,7 @@ class _Child:
             raise ImageError(header["code"], header["message"])
         if header["code"]:
             raise SiteError(header["code"])
-        return radiograph, header["notices"], header["type"]
+        return DecodedPicture(radiograph, header["notices"], header["type"])
 
     def look_whether_ready(self, seconds: float) -> None:
         """Take note of a start that comes to its end within so many seconds."""

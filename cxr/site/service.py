@@ -95,12 +95,12 @@ class Service:
         record.files.append(file)
         try:
             with file.stage("decode"):
-                radiograph, notices, file.type = self._decoder.decode(upload.data)
+                picture = self._decoder.decode(upload.data)
         except (ImageError, SiteError) as error:
             file.code = error.code
             raise
-        file.dims = radiograph.shape[1], radiograph.shape[0]
+        file.type, file.dims = picture.file_type, picture.radiograph.shape[::-1]
         with file.stage("model"):
-            explanation = explain(predictor, radiograph, maps_required=False)
-        answer = build_answer(predictor.info, explanation, size=radiograph.shape, file_type=file.type, notices=notices)
-        return radiograph, explanation, {"file": upload.name} | answer
+            explanation = explain(predictor, picture.radiograph, maps_required=False)
+        answer = build_answer(predictor.info, explanation, picture)
+        return picture.radiograph, explanation, {"file": upload.name} | answer
