@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from cxr.imaging.limits import ImageError
 from cxr.inference.picture_files import stem_of
 from cxr.inference.table_columns import csv_line, harmless
+from cxr.system.atomic_files import replacing
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
@@ -152,10 +153,8 @@ class AnswerTable:
         self._note.unlink(missing_ok=True)
 
     def _rewrite(self, rows: list[list[str]]) -> None:
-        temp = self._path.with_name(f".{TABLE_NAME}.tmp")
-        with temp.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self._path, durable=False) as temp, temp.open("w", newline="", encoding="utf-8") as file:
             file.writelines(map(csv_line, [self._header, *rows]))
-        temp.replace(self._path)
 
     def __enter__(self) -> Self:
         return self

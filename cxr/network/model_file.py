@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from cxr.network.model_info import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
-from cxr.system.atomic_files import TEMP_PREFIX, check_room, replace_durably
+from cxr.system.atomic_files import check_room, replacing
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
@@ -68,22 +68,19 @@ def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> 
         raise ModelFileError("The weights hold NaN or Inf and were not saved; the old model file is unchanged.")
     created = datetime.now(UTC).isoformat(timespec="seconds")
     info = dataclasses.replace(info, keras_version=keras.__version__, created=created, digest="")
-    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
     # A write that fails inside of HDF5 may take the whole process with it; the old file survives that, too.
     check_room(path.parent, 4 * model.count_params() + SPARE_BYTES, "the model file")
     try:
-        _write_file(model, info, temp)
-        reloaded, info = load_model(temp)
-        pairs = zip(model.get_weights(), reloaded.get_weights(), strict=True)
-        if not all(np.array_equal(written, read) for written, read in pairs):
-            raise OSError(f"{path}: the file read back differs from the model; the old model file is unchanged.")
-        replace_durably(temp, path)
+        with replacing(path) as temp:
+            _write_file(model, info, temp)
+            reloaded, info = load_model(temp)
+            pairs = zip(model.get_weights(), reloaded.get_weights(), strict=True)
+            if not all(np.array_equal(written, read) for written, read in pairs):
+                raise OSError(f"{path}: the file read back differs from the model; the old model file is unchanged.")
     except (OSError, RuntimeError) as error:  # RuntimeError is h5py's form of some write faults
         if isinstance(error, OSError) and error.errno not in NO_ROOM:
             raise
         raise OSError(f"{path}: could not write about {4 * model.count_params():,} bytes: {error}") from error
-    finally:
-        temp.unlink(missing_ok=True)
     return info
 
 

@@ -23,7 +23,7 @@ from cxr.network.known_models import KNOWN_MODELS, fetch
 from cxr.network.model_file import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
 from cxr.network.model_info import ModelFileError
 from cxr.network.published_weights import is_published_format, read_published_weights
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import replacing
 
 IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
@@ -100,9 +100,8 @@ def fetch_imagenet_weights() -> Path:
     if _md5(content) != IMAGENET_MD5:
         raise OSError(f"the download has another checksum than {IMAGENET_MD5}")
     folder.mkdir(parents=True, exist_ok=True)
-    temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
-    temp.write_bytes(content)
-    replace_durably(temp, path)
+    with replacing(path) as temp:
+        temp.write_bytes(content)
     return path
 
 
@@ -143,20 +142,15 @@ def save_start_weights(model: keras.Model, path: str | os.PathLike, origin: str,
         ModelFileError: a weight is not finite, or too large for half precision.
     """
     path = Path(path)
-    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        with h5py.File(temp, "w") as file:
-            file.attrs[ORIGIN_ATTRIBUTE] = origin
-            layers = _backbone_layers(model)
-            if findings:
-                file.attrs[FINDINGS_ATTRIBUTE] = json.dumps(list(findings))
-                layers.append(model.get_layer("logits"))
-            file.attrs["layer_names"] = [layer.name for layer in layers]
-            for layer in layers:
-                _write_layer(file.create_group(layer.name), layer)
-        replace_durably(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
+    with replacing(path) as temp, h5py.File(temp, "w") as file:
+        file.attrs[ORIGIN_ATTRIBUTE] = origin
+        layers = _backbone_layers(model)
+        if findings:
+            file.attrs[FINDINGS_ATTRIBUTE] = json.dumps(list(findings))
+            layers.append(model.get_layer("logits"))
+        file.attrs["layer_names"] = [layer.name for layer in layers]
+        for layer in layers:
+            _write_layer(file.create_group(layer.name), layer)
 
 
 def _write_layer(group: h5py.Group, layer: keras.Layer) -> None:

@@ -3,13 +3,12 @@
 import csv
 import importlib.util
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import replacing
 from cxr.training.recipe import Recipe
 
 SCALARS = ("loss", "val_loss", "val_mean_auroc", "learning_rate")  # what TensorBoard shows
@@ -30,9 +29,8 @@ def write_history(history: Sequence[dict[str, Any]], path: Path) -> None:
     rows.writeheader()
     rows.writerows(history)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
-    temp.write_text(text.getvalue(), encoding="utf-8")
-    replace_durably(temp, path)
+    with replacing(path) as temp:
+        temp.write_text(text.getvalue(), encoding="utf-8")
 
 
 def epoch_logger(folder: Path) -> Callable[[Sequence[dict[str, Any]]], None]:

@@ -21,6 +21,7 @@ from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Confusion, Evaluation, Predictions
 from cxr.report import figures, finding_panels
 from cxr.report.report_page import GalleryPicture, RunRecord, render_page
+from cxr.system.atomic_files import replacing
 
 FIGURE_DPI = 150
 
@@ -128,10 +129,5 @@ def _png(figure: Figure) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file as a whole: readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, durable=False) as temp:
+        temp.write_bytes(data)

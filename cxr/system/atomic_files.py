@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 TEMP_PREFIX = ".tmp-"
 LOCK_NAME = ".train.lock"
 LOCK_POLL_SECONDS = 0.2
+_temp_numbers = itertools.count()
 
 
 class FolderError(OSError):
@@ -29,13 +31,36 @@ def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
     return [stray.name for stray in strays]
 
 
-def replace_durably(temp: Path, path: Path) -> None:
-    """Flush `temp` to the disk and let it take the place of `path`, so that a power cut leaves one of the two whole."""
-    with temp.open("rb+") as file:
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder that takes the place of `path` when the block ends without an error.
+
+    Readers see the old file or the new one, never a part. A name of its own for every call lets threads write the same
+    file, and keeps long names below the limit of the file system.
+
+    Args:
+        durable: flush to the disk first, so that a power cut leaves one of the two whole; takes some milliseconds.
+    """
+    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{next(_temp_numbers)}{path.suffix}")
+    try:
+        yield temp
+        if durable:
+            _flush(temp)
+        temp.replace(path)
+        if durable:
+            _flush_folder(path.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    temp.replace(path)
+
+
+def _flush_folder(path: Path) -> None:
     if os.name == "posix":  # other systems cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import TEMP_PREFIX, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +74,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = pack(checkpoint)
-    path = folder / SLOTS[checkpoint.generation % 2]
-    temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
-    try:
-        with temp.open("wb") as file:
-            file.write(FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-        replace_durably(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)
+    with replacing(folder / SLOTS[checkpoint.generation % 2]) as temp, temp.open("wb") as file:
+        file.write(FORMAT + hashlib.sha256(content).hexdigest().encode() + b"\n")
+        file.write(content)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:

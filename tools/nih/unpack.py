@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 
 from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
-from cxr.system.atomic_files import TEMP_PREFIX
+from cxr.system.atomic_files import replacing
 from cxr.system.progress import Progress
 from tools.nih.tables import PrepareError
 
@@ -40,9 +40,10 @@ def unpack_archive(path: Path, image_dir: Path, known: Collection[str], image_si
 
     def write(name: str, data: bytes) -> None:
         content = data if image_size is None else _resized(name, data, image_size)
-        temp = image_dir / f"{TEMP_PREFIX}{os.getpid()}-{name}"
-        temp.write_bytes(content)
-        temp.replace(image_dir / name)
+        with replacing(
+            image_dir / name, durable=False
+        ) as temp:  # a flush for each is slow, and a second run writes what is missing
+            temp.write_bytes(content)
 
     progress = Progress(f"{path.name}: MB", path.stat().st_size // 1_000_000)
     threads = cv2.getNumThreads()
