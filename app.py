@@ -28,6 +28,7 @@ if __name__ == "__main__":
     end_at_once_on_signals()
     choose_inference_backend()
 
+from cxr.data.finding_names import display_name
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
@@ -113,7 +114,7 @@ def create_app(
         opacity=OPACITY,
         static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
-    app.jinja_env.filters["spoken"] = lambda finding: finding.replace("_", " ")
+    app.jinja_env.filters["spoken"] = display_name
     app.context_processor(
         lambda: {"model_state": model.state, "info": model.predictor.info if model.predictor else None}
     )

@@ -22,7 +22,8 @@ if __name__ == "__main__":
 
 from scipy import stats
 
-from cxr.data.boxes import Box, finding_key, read_boxes
+from cxr.data.boxes import Box, read_boxes
+from cxr.data.finding_names import name_key
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
 from cxr.metrics.localisation import HEAT_THRESHOLD, random_heatmaps, score_map
@@ -62,10 +63,10 @@ RANDOMISATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray
 def match_boxes(boxes: Sequence[Box], images: Sequence[str], findings: Sequence[str]) -> Cases:
     """Group boxes by picture and finding; boxes of others are left out."""
     rows = {image: row for row, image in enumerate(images)}
-    columns = {finding_key(finding): column for column, finding in enumerate(findings)}
+    columns = {name_key(finding): column for column, finding in enumerate(findings)}
     cases: Cases = {}
     for box in boxes:
-        place = rows.get(box.image), columns.get(finding_key(box.finding))
+        place = rows.get(box.image), columns.get(name_key(box.finding))
         if None not in place:
             cases.setdefault(place, []).append(box)
     return cases

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cxr.data.boxes import Box, BoxError, finding_key, read_boxes
+from cxr.data.boxes import Box, BoxError, read_boxes
+from cxr.data.finding_names import name_key
 from cxr.metrics.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
@@ -75,7 +76,7 @@ def test_read_boxes_refuses_what_is_no_text(tmp_path):
     ],
 )
 def test_finding_key_compares_names(name, other, same):
-    assert (finding_key(name) == finding_key(other)) is same
+    assert (name_key(name) == name_key(other)) is same
 
 
 # Geometry
@@ -190,4 +191,4 @@ def test_localise_refuses_maps_that_do_not_fit():
 def test_read_boxes_reads_the_whole_nih_list():
     boxes = read_boxes(Path(os.environ["CXR_REAL_DATA"]) / "labels" / "BBox_List_2017.csv")
     assert len(boxes) == 984
-    assert len({finding_key(box.finding) for box in boxes}) == 8
+    assert len({name_key(box.finding) for box in boxes}) == 8

@@ -21,7 +21,7 @@ from cxr.metrics.localisation import localise
 from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.metrics.ranking import Estimate
 from cxr.report import figures, finding_panels, report_files
-from cxr.report.report_files import GalleryPicture, RunRecord, plain, write_report
+from cxr.report.report_files import GalleryPicture, RunRecord, write_report
 from cxr.report.summary import describe_predictions, interval, number, terminal_table
 
 FINDINGS = ("Effusion", "Pleural_Thickening", "Hernia")
@@ -131,21 +131,6 @@ def test_metrics_json_holds_the_numbers_and_null_for_what_is_undefined(written):
     assert content["calibration"]["slopes"] == [1.0, 0.9, 0.8]
     assert content["localisation"]["overall"]["num_cases"] == 1
     assert content["settings"]["rate"] is None
-
-
-@pytest.mark.parametrize(
-    "value, expected",
-    [
-        (float("inf"), None),
-        (np.float32("nan"), None),
-        (np.array([[1.5, np.nan]]), [[1.5, None]]),
-        ((np.int64(2), True, None, "x"), [2, True, None, "x"]),
-        ({1: Estimate(0.5, float("nan"), 1.0)}, {"1": {"value": 0.5, "low": None, "high": 1.0}}),
-    ],
-)
-def test_plain_gives_what_json_holds(value, expected):
-    assert plain(value) == expected
-    json.dumps(plain(value), allow_nan=False)
 
 
 def test_predictions_csv_holds_a_probability_per_finding(written):

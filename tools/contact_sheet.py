@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
+from cxr.data.finding_names import display_name
 from tools.make_sample_data import BOXES_CSV, SPLITS
 from tools.phantom.case import BOX_SCALE
 from tools.phantom.casemix import NAMES
@@ -59,7 +60,7 @@ def draw_sheet(folder: Path, skip: int) -> Figure:
     for axis, (finding, image, second) in zip(axes, tiles, strict=False):
         picture = imread(folder / "images" / image)
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        axis.set_title((finding or "No finding").replace("_", " "), fontsize=9, pad=3)
+        axis.set_title(display_name(finding or "No finding"), fontsize=9, pad=3)
         scale = picture.shape[0] / BOX_SCALE
         for name, (x, y, width, height) in boxes.get(image, []) if second else []:
             if name == finding:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr.data.finding_names import name_key
+
 FINE = 8  # points per cell and direction by which the share of a cell inside a turned box is counted
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
 MAX_PROBLEMS = 20  # lines of a box file named in one error
-FINDING_ALIASES = {"infiltrate": "infiltration"}  # the box list's word: the label list's word
 
 
 class BoxError(ValueError):
@@ -90,12 +91,6 @@ def _parse_row(row: list[str]) -> Box | str:
     return Box(cells[0], cells[1], left, top, width, height)
 
 
-def finding_key(name: str) -> str:
-    """Reduce a finding's name to what is compared: no case, spaces or underscores, and NIH's alias resolved."""
-    key = name.lower().replace(" ", "").replace("_", "")
-    return FINDING_ALIASES.get(key, key)
-
-
 @dataclass(frozen=True, eq=False)
 class BoxTargets:
     """The boxes of a training split.
@@ -158,11 +153,11 @@ def box_targets(
         labels: (n, findings).
         grid: (h, w) of the feature map.
     """
-    columns = {finding_key(finding): column for column, finding in enumerate(findings)}
+    columns = {name_key(finding): column for column, finding in enumerate(findings)}
     rows = {image: row for row, image in enumerate(images)}
     found: dict[int, list[tuple[int, Box]]] = {}
     for box in boxes:
-        column = columns.get(finding_key(box.finding))
+        column = columns.get(name_key(box.finding))
         row = rows.get(box.image)
         if column is None or row is None or not labels[row, column] > 0:
             continue

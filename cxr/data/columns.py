@@ -3,10 +3,10 @@
 Columns are found by name, ignoring case, blanks and underscores, and never by position.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cxr.data.finding_names import name_key
 from cxr.data.problems import LabelError, ProblemList, listed_names, shown
 from cxr.data.vocabulary import is_no_finding, is_row_number, known_table
 
@@ -18,11 +18,6 @@ OTHER_KEYS = {
     IMAGE_KEYS[0]: ("path", "imagepath", "filepath", "filename", "imagename", "imagefile", "dicomid", "imageid"),
     PATIENT_KEY: ("patient", "subjectid", "patientnumber", "subject"),
 }
-
-
-def name_key(name: str) -> str:
-    """Return what two spellings of a column name have in common: no case, no blanks, no underscores."""
-    return re.sub(r"[\s_]+", "", name).casefold()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr.data.finding_names import display_name
 from cxr.heatmaps.overlay import draw_legend
 from cxr.network.model_info import ModelInfo
 
@@ -90,7 +91,7 @@ def draw_panel(
             axes.imshow(radiograph, cmap="gray", vmin=0, vmax=255, aspect="auto")
         else:
             probability = probabilities[captioned.position]
-            title = f"{_spoken(info.findings[captioned.position])}  {probability:.2f}"
+            title = f"{_short_name(info.findings[captioned.position])}  {probability:.2f}"
             colour, scale = ABOVE if probability >= info.threshold else TEXT, captioned.scale
             axes.imshow(captioned.overlay, aspect="auto")
         page.text(left, top, title, color=colour, fontsize=12.5, weight="bold")
@@ -116,7 +117,7 @@ def _draw_bars(page: _Page, left: float, top: float, height: float, probabilitie
     for position, value in zip(positions, values, strict=True):
         axes.text(1.03, position, f"{value:.2f}", color=TEXT, fontsize=10, va="center")
     axes.set(xlim=(0, 1), ylim=(-0.6, len(ranking) - 0.4), xticks=[0, 0.5, 1])
-    axes.set_yticks(positions, [_spoken(info.findings[finding]) for finding in ranking], fontsize=10, color=TEXT)
+    axes.set_yticks(positions, [_short_name(info.findings[finding]) for finding in ranking], fontsize=10, color=TEXT)
     axes.tick_params(length=0, colors=MUTED, labelsize=9, axis="x")
     axes.tick_params(length=0, axis="y", labelcolor=TEXT)
     for spine in axes.spines.values():
@@ -140,8 +141,8 @@ def _draw_footer(page: _Page, info: ModelInfo, *, with_legend: bool) -> None:
     )
 
 
-def _spoken(finding: str) -> str:
-    text = finding.replace("_", " ")
+def _short_name(finding: str) -> str:
+    text = display_name(finding)
     return text if len(text) <= MAX_FINDING_LENGTH else text[: MAX_FINDING_LENGTH - 1] + "…"
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr.data.boxes import Box, finding_key
+from cxr.data.boxes import Box
+from cxr.data.finding_names import name_key
 
 AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
@@ -76,10 +77,10 @@ def localise(
             f"received {heatmaps.shape}."
         )
     row_of_image = {image: row for row, image in enumerate(images)}
-    column_of_finding = {finding_key(finding): column for column, finding in enumerate(findings)}
+    column_of_finding = {name_key(finding): column for column, finding in enumerate(findings)}
     cases: dict[tuple[int, int], list[Box]] = {}
     for box in boxes:
-        place = row_of_image.get(box.image), column_of_finding.get(finding_key(box.finding))
+        place = row_of_image.get(box.image), column_of_finding.get(name_key(box.finding))
         if place[0] is not None and place[1] is not None:
             cases.setdefault((place[0], place[1]), []).append(box)
 

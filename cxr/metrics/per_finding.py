@@ -5,6 +5,7 @@ What is undefined (a finding with one class, 0/0) is NaN, never an invented valu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve
@@ -69,6 +70,8 @@ class Confusion:
     false_positives: int
     false_negatives: int
     true_negatives: int
+
+    JSON_PROPERTIES: ClassVar = ("sensitivity", "specificity", "precision", "f1")  # written beside the counts
 
     @property
     def sensitivity(self) -> float:

@@ -5,7 +5,6 @@ Owns the record; writing and checking the file is modelfile's work. Knows nothin
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from cxr.network.input_check import AspectStatistics, Source
+from cxr.system.json_values import json_values
 
 SCHEMA_VERSION = 3
 # 1 and 2 know one source of training radiographs and one test set; 1 checks inputs by the pooled features alone.
@@ -115,20 +115,7 @@ def info_to_json(info: ModelInfo) -> str:
         {one.name: getattr(source, one.name) for one in dataclasses.fields(source) if one.name not in ASPECTS}
         for source in info.sources
     ]
-    return json.dumps(_plain(plain), allow_nan=False, sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy values and tuples into JSON's, and undefined numbers (NaN, Inf) into null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(json_values(plain), allow_nan=False, sort_keys=True)
 
 
 def info_from_json(text: str, arrays: dict[str, np.ndarray]) -> ModelInfo:

@@ -46,8 +46,3 @@ def say(axes: Axes, text: str) -> None:
 def prevalence(row: FindingEvaluation) -> float:
     """Return the share of positives among the known labels; NaN where none is known."""
     return row.support / row.num_known if row.num_known else float("nan")
-
-
-def spaced(finding: str) -> str:
-    """Return a CSV column's name as it is read: "Pleural Thickening"."""
-    return finding.replace("_", " ")

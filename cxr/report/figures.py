@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from cxr.data.finding_names import display_name
 from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
 from cxr.metrics.per_finding import Evaluation, Predictions
 from cxr.report.figure_style import (
@@ -25,7 +26,6 @@ from cxr.report.figure_style import (
     new_figure,
     prevalence,
     say,
-    spaced,
     write_count,
 )
 
@@ -54,7 +54,7 @@ def draw_intervals(evaluation: Evaluation) -> Figure:
             axes.plot([estimate.value], [position], marker="o", color=BLUE, markersize=5.5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(rows) - 0.3))
         axes.set_xlabel(f"{name} (95 % interval); grey mark: by chance", fontsize=9)
-    left.set_yticks(positions, [f"{spaced(row.finding)} ({row.support})" for row in rows])
+    left.set_yticks(positions, [f"{display_name(row.finding)} ({row.support})" for row in rows])
     return figure
 
 
@@ -130,7 +130,7 @@ def draw_cooccurrence(labels: np.ndarray, findings: Sequence[str]) -> Figure:
     size = max(3.5, 0.5 * len(findings) + 1.8)
     figure = new_figure(0.82 * size, width=min(WIDTH, 1.15 * size))
     axes = figure.subplots()
-    names = [spaced(finding) for finding in findings]
+    names = [display_name(finding) for finding in findings]
     seaborn.heatmap(
         shares,
         ax=axes,

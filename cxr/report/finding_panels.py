@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from cxr.data.finding_names import display_name
 from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 from cxr.report.figure_style import (
     BLUE,
@@ -23,7 +24,6 @@ from cxr.report.figure_style import (
     new_figure,
     prevalence,
     say,
-    spaced,
     write_count,
 )
 
@@ -96,7 +96,7 @@ def draw_confusions(evaluation: Evaluation, chosen: bool) -> Figure:
         axes.set_xticks((0, 1), ("no", "yes"), fontsize=8)
         axes.set_yticks((0, 1), ("no", "yes"), fontsize=8)
         axes.tick_params(length=0)
-        axes.set_title(f"{spaced(row.finding)}\nthreshold {confusion.threshold:.2f}", fontsize=8.5)
+        axes.set_title(f"{display_name(row.finding)}\nthreshold {confusion.threshold:.2f}", fontsize=8.5)
     figure.supxlabel("Predicted", fontsize=9)
     figure.supylabel("Labelled", fontsize=9)
     return figure
@@ -139,4 +139,4 @@ def _label_panels(figure: Figure, x_label: str, y_label: str, dotted: str) -> No
 
 
 def _title(axes: Axes, row: FindingEvaluation, value: str) -> None:
-    axes.set_title(f"{spaced(row.finding)}\n{value}, {row.support} positive", fontsize=8.5)
+    axes.set_title(f"{display_name(row.finding)}\n{value}, {row.support} positive", fontsize=8.5)

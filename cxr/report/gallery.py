@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr.data.finding_names import display_name
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import read_radiograph
 from cxr.metrics.per_finding import Predictions
@@ -43,7 +44,7 @@ def make_gallery(
         probability, present = predictions.probabilities[row, finding], predictions.labels[row, finding] == 1
         hit = present == (probability >= threshold)
         caption = (
-            f"{predictions.images[row]}: {predictions.findings[finding].replace('_', ' ')}, labelled "
+            f"{predictions.images[row]}: {display_name(predictions.findings[finding])}, labelled "
             f"{'present' if present else 'absent'}, probability {probability:.2f} (threshold {threshold:.2f})"
         )
         if not heatmap.max() > 0:

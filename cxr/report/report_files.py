@@ -4,13 +4,10 @@ Owns the files and their content. The numbers come from metrics and localisation
 finding_panels, the page from report_page; heatmap overlays arrive as finished pictures.
 """
 
-import dataclasses
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
@@ -18,10 +15,11 @@ from matplotlib.figure import Figure
 
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation
-from cxr.metrics.per_finding import THRESHOLD_RULE, Confusion, Evaluation, Predictions
+from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation, Predictions
 from cxr.report import figures, finding_panels
 from cxr.report.report_page import GalleryPicture, RunRecord, render_page
 from cxr.system.atomic_files import replacing
+from cxr.system.json_values import json_values
 
 FIGURE_DPI = 150
 
@@ -97,29 +95,7 @@ def metrics_json(
         "settings": run.settings,
         "versions": run.versions,
     }
-    return json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """Turn records, arrays and numbers into what JSON holds; NaN and infinity become None."""
-    if dataclasses.is_dataclass(value):
-        content = {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-        if isinstance(value, Confusion):
-            content |= {rate: plain(getattr(value, rate)) for rate in ("sensitivity", "specificity", "precision", "f1")}
-        return content
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return str(value)
+    return json.dumps(json_values(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _png(figure: Figure) -> bytes:

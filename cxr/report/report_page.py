@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from cxr.data.finding_names import display_name
 from cxr.data.labels import Split
 from cxr.metrics.calibration import NUM_BINS
 from cxr.metrics.localisation import Localisation
@@ -102,7 +103,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "interval": interval, "spaced": lambda name: name.replace("_", " ")}
+    environment.filters |= {"number": number, "interval": interval, "spoken": display_name}
     axis_start = _axis_start([row.auroc for row in evaluation.findings])
     return environment.get_template("report.html").render(
         evaluation=evaluation,
