@@ -85,7 +85,7 @@ def openvino_contenders(precision: str) -> Contenders:
     predictor = Predictor(MODEL_PATH, precision=precision)
 
     def answer() -> np.ndarray:
-        _, _, features = predictor.predict(pixels)
+        features = predictor.predict(pixels).features
         return heatmaps(features, predictor.head_kernel)
 
     return {

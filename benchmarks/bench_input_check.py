@@ -116,7 +116,7 @@ def check_pictures(predictor: Predictor, pictures: Pictures) -> tuple[float, lis
     """Return the share of pictures that are flagged, and the share of those that are taken for each source."""
     sources = predictor.info.sources
     inputs = np.stack([to_model_input(np.ascontiguousarray(one), predictor.info.image_size) for one in pictures])
-    pooled = np.concatenate([predictor.predict(one[np.newaxis])[2].mean(axis=(1, 2)) for one in inputs])
+    pooled = np.concatenate([predictor.predict(one[np.newaxis]).features.mean(axis=(1, 2)) for one in inputs])
     unlike, resembled = check_inputs(sources, inputs, pooled)
     return float((unlike > 1).mean()), [float((resembled == position).mean()) for position in range(len(sources))]
 

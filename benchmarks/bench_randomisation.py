@@ -115,7 +115,7 @@ def main() -> None:
         images = [row["Image"] for row in csv.DictReader(file) if row["Image"] in boxed]
     size = predictor.info.image_size
     inputs = np.stack([to_model_input(read_radiograph(ROOT / "images" / name), size) for name in images])
-    features = predictor.predict(inputs)[2]
+    features = predictor.predict(inputs).features
     cases = match_boxes(boxes, images, predictor.info.findings)
     scores = score_randomised(features, predictor.head_kernel, cases, args.heads)
 

@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import app as site
 import cxr.site.server
 from cxr.imaging.radiograph import to_model_input
+from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_info import ModelInfo
 from cxr.site import connection
 from cxr.site.decoding_pool import Decoder
@@ -57,7 +58,7 @@ class StandIn:
         cells = model_inputs[..., 0].reshape(-1, 2, SIZE // 2, 2, SIZE // 2).mean(axis=(2, 4)) / 255  # (n, 2, 2)
         features = (cells[..., np.newaxis] - np.arange(14) / 14).astype(np.float32)  # (n, 2, 2, 14)
         logits = features.mean(axis=(1, 2))
-        return 1 / (1 + np.exp(-logits)), logits, features
+        return Prediction(1 / (1 + np.exp(-logits)), logits, features, calibrated_probabilities(self.info, logits))
 
 
 def expected_probabilities(radiograph: np.ndarray) -> np.ndarray:

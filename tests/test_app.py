@@ -24,6 +24,7 @@ from site_tools import (
 import app as site
 import gradcam
 from cxr.imaging.radiograph import decode_radiograph
+from cxr.inference.prediction import Prediction
 from cxr.site.answer import NO_HEATMAPS
 from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError
 from cxr.site.middleware import HEADERS
@@ -407,8 +408,8 @@ def test_H19_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch,
 
 def test_H19_numbers_that_are_not_finite_are_never_shown(client, monkeypatch):
     whole = StandIn().predict(np.zeros((1, 64, 64, 1), np.uint8))
-    for spoilt in range(3):
-        outputs = [part.copy() for part in whole]
+    for spoilt in range(4):
+        outputs = Prediction(*(part.copy() for part in whole))
         outputs[spoilt].flat[0] = np.nan
         monkeypatch.setattr(StandIn, "predict", lambda self, inputs, outputs=outputs: outputs)
         assert upload(client, png()).status_code == 500

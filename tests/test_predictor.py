@@ -36,7 +36,7 @@ path, inputs, answers = sys.argv[1:]
 inputs = np.load(inputs)
 predictor = Predictor(path)
 print(predictor.engine)
-together = predictor.predict(inputs)
+together = predictor.predict(inputs)[:3]
 for predictor in (predictor, Predictor(path, side_by_side=True)):
     with ThreadPoolExecutor(8) as threads:
         rows = np.tile(np.arange(len(inputs)), 6)
@@ -125,7 +125,7 @@ def test_predictor_on_the_current_backend_equals_keras(inputs, expected):
     predictor = served_predictor()
     assert predictor.engine == f"Keras {keras.backend.backend()} f32"
     assert predictor.info.findings == FINDINGS
-    for answer, known in zip(predictor.predict(inputs), expected, strict=True):
+    for answer, known in zip(predictor.predict(inputs)[:3], expected, strict=True):
         assert answer.dtype == np.float32
         assert_allclose(answer, known, atol=1e-4 * max(1, np.abs(known).max()))
 

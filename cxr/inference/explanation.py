@@ -27,6 +27,7 @@ class Explanation:
 
     Attributes:
         probabilities, logits: float32 (findings,).
+        calibrated: float64 (findings,), calibrated probabilities; None where the model file holds no calibration.
         heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit;
             None where they could not be computed.
         distance: how far the radiograph lies from the training radiographs, as a multiple of the limit that about 1 %
@@ -36,6 +37,7 @@ class Explanation:
 
     probabilities: np.ndarray
     logits: np.ndarray
+    calibrated: np.ndarray | None
     heatmaps: np.ndarray | None
     distance: float | None
     source: int | None = None
@@ -53,17 +55,25 @@ def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bo
         maps_required: raise where the heatmaps fail; else log it and answer without them.
     """
     model_input = to_model_input(radiograph, predictor.info.image_size)
-    probabilities, logits, features = predictor.predict(model_input[np.newaxis])
+    prediction = predictor.predict(model_input[np.newaxis])
     try:
-        maps = heatmaps(features, predictor.head_kernel)[0]
+        maps = heatmaps(prediction.features, predictor.head_kernel)[0]
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError):  # all that NumPy raises
         if maps_required:
             raise
         logger.exception("The heatmaps failed; the answer goes out without them.")
         maps = None
-    checked = check_inputs(predictor.info.sources, model_input[np.newaxis], features.mean(axis=(1, 2)))
+    pooled = prediction.features.mean(axis=(1, 2))
+    checked = check_inputs(predictor.info.sources, model_input[np.newaxis], pooled)
     distance, source = (None, None) if checked is None else (float(checked[0][0]), int(checked[1][0]))
-    return Explanation(probabilities[0], logits[0], maps, distance, source)
+    return Explanation(
+        probabilities=prediction.probabilities[0],
+        logits=prediction.logits[0],
+        calibrated=None if prediction.calibrated is None else prediction.calibrated[0],
+        heatmaps=maps,
+        distance=distance,
+        source=source,
+    )
 
 
 def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:

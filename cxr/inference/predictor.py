@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_file import load_model
 from cxr.network.model_info import ModelFileError
 
@@ -33,7 +34,7 @@ HEAD_TOLERANCE_BF16 = 0.1  # relative
 
 logger = logging.getLogger(__name__)
 
-Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # features (n, h, w, c), logits, probabilities (n, findings)
+Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]  # features (1, h, w, c), logits, probabilities (1, findings)
 RunOne = Callable[[np.ndarray], Outputs]  # for one caller at a time: TensorFlow promises nothing about threads
 
 
@@ -69,15 +70,13 @@ class Predictor:
             self._check_golden(path, exact=precision == "f32", bias=bias)
         self._turns = _Turns(runs)
 
-    def predict(self, model_inputs: np.ndarray) -> Outputs:
+    def predict(self, model_inputs: np.ndarray) -> Prediction:
         """Answer for one or several model inputs, one forward pass each.
+
+        An image's answer does not depend on the others in the call, nor on other threads.
 
         Args:
             model_inputs: uint8 (n, size, size, 1).
-
-        Returns:
-            Probabilities and logits, float32 (n, findings), and features, float32 (n, h, w, channels). An image's
-            answer does not depend on the others in the call, nor on other threads.
 
         Raises:
             ValueError: another shape or type.
@@ -94,7 +93,7 @@ class Predictor:
             with self._turns.taken() as run_one:
                 answers.append(run_one(one[np.newaxis].astype(np.float32)))
         features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return probabilities, logits, features
+        return Prediction(probabilities, logits, features, calibrated_probabilities(self.info, logits))
 
     def _check_golden(self, path: str | os.PathLike, *, exact: bool, bias: np.ndarray) -> None:
         """Hold this machine's answer for a known radiograph against the stored one, and the head against its formula.
@@ -108,7 +107,7 @@ class Predictor:
                 "Train again with main_train.py."
             )
         try:
-            probabilities, logits, features = self.predict(golden.model_input[np.newaxis])
+            probabilities, logits, features, _ = self.predict(golden.model_input[np.newaxis])
         except ValueError as error:
             raise ModelFileError(f"{path}: the golden radiograph does not fit the network. {error}") from None
         pooled = features.mean(axis=(1, 2), dtype=np.float64)  # (1, channels)

@@ -9,7 +9,6 @@ import numpy as np
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
-from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo, info_to_json
 
 NUM_OVERLAYS = 3
@@ -26,7 +25,7 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
     """
     if not (np.isfinite(explanation.probabilities).all() and np.isfinite(explanation.logits).all()):
         raise ArithmeticError("Expected finite probabilities and logits from the model.")
-    calibrated = _calibrated(info, explanation.logits)
+    calibrated = [None] * len(info.findings) if explanation.calibrated is None else explanation.calibrated
     unusual = explanation.unusual
     missing = [NO_HEATMAPS] if explanation.heatmaps is None else []
     return {
@@ -49,7 +48,7 @@ def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: floa
     answer = {
         "name": info.findings[k],
         "probability": probability,
-        "calibrated_probability": calibrated,
+        "calibrated_probability": None if calibrated is None else _rounded(calibrated),
         "logit": _rounded(explanation.logits[k]),
         "threshold": info.threshold,
         "chosen_threshold": info.thresholds[k] if info.thresholds else None,
@@ -60,13 +59,6 @@ def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: floa
     heatmap = [[_rounded(cell) for cell in row] for row in explanation.heatmaps[k].tolist()]
     scale = describe_heatmap(explanation.heatmaps[k], float(explanation.logits[k]))
     return answer | {"heatmap": heatmap, "peak": max(map(max, heatmap)), "scale": scale}
-
-
-def _calibrated(info: ModelInfo, logits: np.ndarray) -> list[float | None]:
-    if not info.calibration:
-        return [None] * len(info.findings)
-    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
-    return [_rounded(one) for one in sigmoid(calibrate_logits(logits[np.newaxis], calibration))[0]]
 
 
 def _rounded(value: float) -> float:
