@@ -1,9 +1,14 @@
 """What a request brings: files with cleaned names, or one of the shipped sample radiographs."""
 
-import csv
+import logging
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+
+from cxr.data.labels import CellRules, read_split
+from cxr.data.problems import ProblemList
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_NAME = 60  # characters that a page shows of a file name
@@ -50,15 +55,20 @@ def clean_name(name: str) -> str:
 
 def load_samples(root: Path = ROOT) -> dict[str, Upload]:
     """Read the shipped sample radiographs that exist, with their labels from the test split: name -> Upload."""
-    table = root / "test_data.csv"
+    table, problems = root / "test_data.csv", ProblemList()
     if not table.is_file():
         return {}
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = {row["Image"]: row for row in csv.DictReader(file)}
+    lenient = CellRules(allow_blank=True, uncertain="blank")  # a doubtful cell is no label, and no reason to stop
+    split = read_split("test", table, table.name, problems, rules=lenient)
+    if split is None:
+        logger.warning("No samples are shown. %s", problems.listed[0])
+        return {}
+    rows = {image: row for row, image in enumerate(split.images)}
     samples = {}
     for name in SAMPLE_NAMES:
         path = root / "images" / name
         if name in rows and path.is_file():
-            labels = tuple(finding for finding, value in rows[name].items() if finding != "Patientid" and value == "1")
+            present = split.labels[rows[name]] == 1
+            labels = tuple(finding for finding, there in zip(split.findings, present, strict=True) if there)
             samples[name] = Upload(name, path.read_bytes(), labels)
     return samples
