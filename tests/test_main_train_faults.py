@@ -124,7 +124,7 @@ def test_T01_twenty_kills_in_one_run_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "model_is_new"),
-    [("cxr.report.history.replace_durably", False), ("cxr.report.report_files.write_report", True)],
+    [("cxr.report.history.replacing", False), ("cxr.report.report_files.write_report", True)],
 )
 def test_T06_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, monkeypatch, capsys, target, model_is_new):
     keep_old_model(project)

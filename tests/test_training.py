@@ -447,10 +447,10 @@ def test_T06_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
     for generation in (1, 2):
         write_checkpoint(tmp_path, make_checkpoint(generation))
 
-    def fail(temp, path):
+    def fail(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxr.training.checkpoint.replace_durably", fail)
+    monkeypatch.setattr("cxr.training.checkpoint.replacing", fail)
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(tmp_path, make_checkpoint(3))
     assert read_checkpoint(tmp_path).generation == 2

@@ -5,6 +5,7 @@ Owns the record; writing and checking the file is modelfile's work. Knows nothin
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -54,6 +54,9 @@ def test_a_finding_ranked_backwards_is_flattened_to_the_bound():
 
 
 def test_serving_needs_no_scipy_for_calibrated_probabilities():
-    program = "import sys, cxr.metrics.calibration, cxr.network.input_check; print('scipy.stats' in sys.modules, 'scipy.optimize' in sys.modules)"
+    program = (
+        "import sys, cxr.metrics.calibration, cxr.network.input_check; "
+        "print('scipy.stats' in sys.modules, 'scipy.optimize' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["False", "False"]
