@@ -21,7 +21,7 @@ from pydicom.sequence import Sequence
 from test_images import assert_whole_or_refused, error_code
 
 from cxr.imaging import dicom_pixels
-from cxr.imaging.radiograph import ImageError, decode_picture, decode_radiograph
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()
 NO_WINDOW = "This file gives no display window; brightness and contrast were set from the picture itself."
@@ -50,7 +50,7 @@ def to_8_bits(samples: np.ndarray, bits: int) -> np.ndarray:
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.IMPLICIT])
 def test_I27_8_bit_samples_are_taken_as_they_are(syntax):
-    radiograph, notices, file_type = decode_picture(files.dicom(PICTURE, syntax=syntax))
+    radiograph, notices, file_type = decode_with_notices(files.dicom(PICTURE, syntax=syntax))
     np.testing.assert_array_equal(radiograph, PICTURE)
     assert (radiograph.dtype, notices, file_type) == (np.uint8, (), "dicom")
 
@@ -62,7 +62,7 @@ def test_I27_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
     offset = 2 ** (bits - 1) if signed else 0
     window = {"WindowCenter": 2 ** (bits - 1) - offset, "WindowWidth": 2**bits, "VOILUTFunction": "LINEAR"}
     data = files.dicom(samples.astype(int) - offset, bits, signed, **window)
-    radiograph, notices, _ = decode_picture(data)
+    radiograph, notices, _ = decode_with_notices(data)
     assert np.abs(radiograph - to_8_bits(samples, bits)).max() <= 0.51
     assert notices == ()
     if bits != 15:
@@ -72,7 +72,7 @@ def test_I27_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
 @pytest.mark.parametrize("signed", [False, True])
 def test_I27_without_window_the_quantiles_are_black_and_white(signed):
     samples = 3000 + twin(11).astype(int) - (4000 if signed else 0)
-    radiograph, notices, _ = decode_picture(files.dicom(samples, 14, signed))
+    radiograph, notices, _ = decode_with_notices(files.dicom(samples, 14, signed))
     low, high = np.quantile(samples, (0.005, 0.995), method="inverted_cdf")
     expected = np.clip((samples - low) / (high - low), 0, 1) * 255
     assert np.abs(radiograph - expected).max() <= 0.51
@@ -126,7 +126,7 @@ def test_I29_rescale_comes_before_the_window(slope, intercept):
     tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "VOILUTFunction": "LINEAR_EXACT"}
     data = files.dicom(samples, 12, WindowCenter=f"{centre:.10g}", WindowWidth=f"{width:.10g}", **tags)
     oracle = np.clip((values - centre) / width + 0.5, 0, 1) * 255
-    radiograph, notices, _ = decode_picture(data)
+    radiograph, notices, _ = decode_with_notices(data)
     assert np.abs(radiograph - oracle).max() <= 0.51
     assert notices == ()
 
@@ -143,7 +143,7 @@ def test_I29_luts_equal_pydicom():
     curve = np.rint(65535 * (np.arange(3000) / 2999) ** 0.5).astype(np.uint16)
     luts = {"VOILUTSequence": Sequence([lut_item(curve, 500)]), "WindowCenter": 1, "WindowWidth": 2}
     dataset = files.dicom_dataset(samples, 12, **luts)
-    radiograph, notices, _ = decode_picture(files.dicom_bytes(dataset))
+    radiograph, notices, _ = decode_with_notices(files.dicom_bytes(dataset))
     assert np.abs(radiograph - apply_voi_lut(samples, dataset) / 257).max() <= 0.51
     assert notices == ()
     modality = Sequence([lut_item(4095 - np.arange(4096), 0)])
@@ -168,7 +168,7 @@ BAD_WINDOWS = [("abc", "100"), ("100", "abc"), ("2000", "0"), ("2000", "-5"), ("
 def test_I29_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
     samples = twin(12)
     data = with_text(files.dicom(samples, 12, WindowCenter="88888888", WindowWidth="99999999"), centre, width)
-    radiograph, notices, _ = decode_picture(data)
+    radiograph, notices, _ = decode_with_notices(data)
     np.testing.assert_array_equal(radiograph, decode_radiograph(files.dicom(samples, 12)))
     assert notices == (BAD_WINDOW,)
     assert capfd.readouterr() == ("", "")
@@ -177,7 +177,7 @@ def test_I29_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
 @pytest.mark.parametrize(("slope", "intercept"), [("abc", "0"), ("0", "0"), ("1", "nan"), ("1e200", "0")])
 def test_I29_bad_rescale_is_ignored_with_a_notice(slope, intercept):
     data = with_text(files.dicom(PICTURE, RescaleSlope="88888888", RescaleIntercept="99999999"), slope, intercept)
-    radiograph, notices, _ = decode_picture(data)
+    radiograph, notices, _ = decode_with_notices(data)
     np.testing.assert_array_equal(radiograph, PICTURE)
     assert notices == (BAD_RESCALE,)
 
@@ -191,7 +191,7 @@ def test_I29_bad_luts_are_ignored_with_a_notice():
     short = lut_item(np.arange(100), 0)
     short.LUTData = bytes(20)
     for keyword, item in (("VOILUTSequence", short), ("VOILUTSequence", Dataset()), ("ModalityLUTSequence", short)):
-        radiograph, notices, _ = decode_picture(files.dicom(PICTURE, **{keyword: Sequence([item])}))
+        radiograph, notices, _ = decode_with_notices(files.dicom(PICTURE, **{keyword: Sequence([item])}))
         np.testing.assert_array_equal(radiograph, PICTURE)
         assert notices == (BAD_LUT,)
 
@@ -530,14 +530,14 @@ NOTICES = [
 
 @pytest.mark.parametrize(("tags", "notice"), NOTICES)
 def test_I35_I39_unusual_headers_give_a_notice(tags, notice):
-    radiograph, notices, _ = decode_picture(files.dicom(PICTURE, **tags))
+    radiograph, notices, _ = decode_with_notices(files.dicom(PICTURE, **tags))
     assert notices == (() if notice is None else (notice,))
     np.testing.assert_array_equal(radiograph, PICTURE)
 
 
 def test_I03_few_bits_give_a_notice():
     samples = PICTURE >> 4
-    radiograph, notices, _ = decode_picture(files.dicom(samples, 4))
+    radiograph, notices, _ = decode_with_notices(files.dicom(samples, 4))
     np.testing.assert_array_equal(radiograph, samples * 17)
     assert notices == ("This picture has only 16 grey levels; a radiograph has 256 or more, and detail is lost.",)
 
@@ -575,7 +575,7 @@ def test_I38_no_value_of_the_header_leaves(caplog, capfd):
         warnings.simplefilter("always")
         for data in (whole, frames, *cuts):
             try:
-                said += decode_picture(data)[1]
+                said += decode_with_notices(data)[1]
             except ImageError as error:
                 assert error.__cause__ is None
                 assert error.__context__ is None
@@ -605,7 +605,7 @@ def test_real_dicoms_decode_with_their_notices():
     paths = sorted((real_folder() / "dicom").glob("*.dcm"))
     assert paths
     for path in paths:
-        radiograph, notices, _ = decode_picture(path.read_bytes())
+        radiograph, notices, _ = decode_with_notices(path.read_bytes())
         assert notices == REAL_NOTICES.get(path.name, ()), path.name
         assert radiograph.std() > 20, path.name
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from cxr.imaging.limits import ERROR_STATUS, MAX_FILE_BYTES, check_sides
-from cxr.imaging.radiograph import ImageError, decode_picture, decode_radiograph, read_radiograph, to_model_input
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices, read_radiograph, to_model_input
 
 PICTURE = files.radiograph()
 
@@ -53,10 +53,10 @@ def pillow_grey(data: bytes) -> np.ndarray:
 def test_I01_grey_and_equal_channels_give_the_same_picture():
     rgb = np.repeat(PICTURE[..., None], 3, axis=2)
     for data in (files.png(PICTURE), files.png(rgb, colour_type=files.RGB), files.pillow_bytes(PICTURE, "PNG")):
-        radiograph, notices, file_type = decode_picture(data)
+        radiograph, notices, file_type = decode_with_notices(data)
         np.testing.assert_array_equal(radiograph, PICTURE)
         assert (radiograph.dtype, notices, file_type) == (np.uint8, (), "png")
-    jpeg, _, file_type = decode_picture(files.pillow_bytes(PICTURE, quality=95))
+    jpeg, _, file_type = decode_with_notices(files.pillow_bytes(PICTURE, quality=95))
     from_rgb = decode_radiograph(files.pillow_bytes(rgb, quality=95, subsampling=0))
     assert file_type == "jpeg"
     assert np.abs(jpeg.astype(int) - from_rgb).max() <= 1
@@ -71,7 +71,7 @@ def test_I01_jpeg_equals_pillow(options):
 def test_I02_full_range_16_bit_is_scaled_by_closed_form():
     ramp = files.ramp(16)
     expected = (ramp.astype(np.int64) * 510 + 65535) // (2 * 65535)  # round(v * 255 / 65535) in integers
-    radiograph, notices, _ = decode_picture(files.png(ramp, depth=16))
+    radiograph, notices, _ = decode_with_notices(files.png(ramp, depth=16))
     np.testing.assert_array_equal(radiograph, expected)
     assert notices == ()
 
@@ -79,7 +79,7 @@ def test_I02_full_range_16_bit_is_scaled_by_closed_form():
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_I02_fewer_bits_in_16_are_scaled_from_their_own_full_scale(bits):
     ramp = files.ramp(bits)
-    radiograph, notices, _ = decode_picture(files.png(ramp, depth=16))
+    radiograph, notices, _ = decode_with_notices(files.png(ramp, depth=16))
     assert np.abs(radiograph - ramp * (255 / (2**bits - 1))).max() <= 0.5
     assert notices == (f"The 16-bit picture uses {bits} bits only; the full scale of {bits} bits was taken as white.",)
 
@@ -102,7 +102,7 @@ def test_I02_8_bit_values_in_16_bits_are_taken_as_they_are():
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_I03_few_bits_are_spread_over_the_range_with_a_notice(depth):
     samples = PICTURE >> (8 - depth)
-    radiograph, notices, _ = decode_picture(files.png(samples, depth))
+    radiograph, notices, _ = decode_with_notices(files.png(samples, depth))
     np.testing.assert_array_equal(radiograph, samples * (255 // (2**depth - 1)))
     assert notices == (
         f"This picture has only {2**depth} grey levels; a radiograph has 256 or more, and detail is lost.",
@@ -148,12 +148,12 @@ def test_I05_cmyk_jpeg_is_refused():
 def test_I06_colours_give_a_notice(file_format):
     photograph = np.dstack([files.radiograph(seed=seed) for seed in (1, 2, 3)])
     data = files.pillow_bytes(photograph, file_format)
-    radiograph, notices, _ = decode_picture(data)
+    radiograph, notices, _ = decode_with_notices(data)
     assert notices == ("This picture has colours; a radiograph has none.",)
     assert np.abs(radiograph.astype(int) - pillow_grey(data)).max() <= 1
     marked = np.repeat(files.radiograph(256, 256)[..., None], 3, axis=2)
     marked[2:8, 2:8] = (255, 0, 0)  # a coloured mark in the corner is no photograph
-    assert decode_picture(files.pillow_bytes(marked, file_format))[1] == ()
+    assert decode_with_notices(files.pillow_bytes(marked, file_format))[1] == ()
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -183,7 +183,7 @@ def test_I16_bytes_after_the_end_are_ignored():
 def test_I17_metadata_is_not_read_or_shown(capfd):
     secret = b"DOE^JANE"
     text = files.chunk(b"tEXt", b"Comment\x00" + secret) + files.chunk(b"iCCP", b"x\x00\x00" + zlib.compress(secret))
-    assert decode_picture(files.png(PICTURE, before=text))[1] == ()
+    assert decode_with_notices(files.png(PICTURE, before=text))[1] == ()
     jpeg = files.pillow_bytes(PICTURE, comment=secret, exif=b"Exif\x00\x00" + secret, icc_profile=secret)
     np.testing.assert_array_equal(decode_radiograph(jpeg), pillow_grey(jpeg))
     assert capfd.readouterr() == ("", "")
@@ -498,6 +498,6 @@ def test_I01_real_pngs_equal_pillow():
     assert small
     for path in originals + small:
         data = path.read_bytes()
-        radiograph, notices, file_type = decode_picture(data)
+        radiograph, notices, file_type = decode_with_notices(data)
         assert (notices, file_type) == ((), "png"), path.name
         np.testing.assert_array_equal(radiograph, pillow_grey(data), path.name)

@@ -10,7 +10,7 @@ import test_images
 from site_tools import quick_client, upload
 
 from cxr.data.checks import check_splits
-from cxr.imaging.radiograph import ImageError, decode_picture, decode_radiograph
+from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()
 REFUSED = {
@@ -74,7 +74,7 @@ def test_I05_I08_I09_I10_I11_I13_I14_I15_I18_I21_I22_I23_I31_I32_I33_I34_I36_I37
 
 @pytest.mark.parametrize("kind", READ)
 def test_I01_I02_I06_I07_I16_I27_I28_I35_I39_one_picture_everywhere(kind, tmp_path):
-    radiograph, notices, file_type = decode_picture(READ[kind])
+    radiograph, notices, file_type = decode_with_notices(READ[kind])
     answer = upload(quick_client(), READ[kind], path="/api/predict")
     assert answer.status_code == 200
     (result,) = answer.json["results"]

@@ -17,7 +17,7 @@ from site_tools import quick_client
 
 from cxr.data import checks, labels
 from cxr.imaging.jpeg import JPEG_SIGNATURE
-from cxr.imaging.radiograph import decode_picture
+from cxr.imaging.radiograph import decode_with_notices
 from cxr.system import atomic_files
 from cxr.training import loop
 
@@ -57,7 +57,7 @@ def pillow(data: bytes) -> np.ndarray:
 
 def test_I02_twin_a_decoder_that_clips_16_bits_is_noticed(monkeypatch):
     monkeypatch.setattr(test_images, "decode_radiograph", pillow)
-    monkeypatch.setattr(test_images, "decode_picture", lambda data: (pillow(data), (), "png"))
+    monkeypatch.setattr(test_images, "decode_with_notices", lambda data: (pillow(data), (), "png"))
     with pytest.raises(AssertionError):
         test_images.test_I02_full_range_16_bit_is_scaled_by_closed_form()
 
@@ -77,12 +77,12 @@ def test_I14_twin_a_decoder_that_fills_cut_files_up_is_noticed(monkeypatch):
 def test_I38_twin_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog, capfd):
     def tell(data: bytes):
         try:
-            return decode_picture(data)
+            return decode_with_notices(data)
         except test_dicom.ImageError as error:
             found = re.search(rb"DOE\^[A-Z]+", data)
             raise test_dicom.ImageError(error.code, f"{error} {found and found[0].decode()}") from None
 
-    monkeypatch.setattr(test_dicom, "decode_picture", tell)
+    monkeypatch.setattr(test_dicom, "decode_with_notices", tell)
     with pytest.raises(AssertionError, match="DOE"):
         test_dicom.test_I38_no_value_of_the_header_leaves(caplog, capfd)
 

@@ -194,9 +194,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temp = path.with_name(f"{path.name}.tmp")
-    temp.write_text(json.dumps(content), encoding="utf-8")
-    temp.replace(path)
+    with replacing(path, durable=False) as temp:
+        temp.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _last_change(file: Path) -> int:

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from cxr.inference.explanation import Explanation
-from cxr.metrics.calibration import Calibration, calibrate_logits, sigmoid
 from cxr.network.model_info import ModelInfo
 
 # Each once per finding. The site's table (static/downloads.js) has all of them.
@@ -41,13 +38,13 @@ def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
     # Where no threshold could be chosen on the validation split, the default rule decides.
     chosen = info.thresholds or (None,) * len(info.findings)
     rules = [info.threshold if one is None else one for one in chosen]
-    if column == "calibrated" and not info.calibration:
+    if column == "calibrated" and answer.calibrated is None:
         return empty
     if column == "peak" and answer.heatmaps is None:
         return empty
     cells = {
         "probability": lambda: [f"{one:.6f}" for one in answer.probabilities],
-        "calibrated": lambda: [f"{one:.6f}" for one in _calibrated(info, answer.logits)],
+        "calibrated": lambda: [f"{one:.6f}" for one in answer.calibrated],
         "decision": lambda: [str(int(one >= info.threshold)) for one in answer.probabilities],
         "threshold": lambda: [f"{info.threshold:.6g}"] * len(info.findings),
         "chosen_decision": lambda: [
@@ -58,11 +55,6 @@ def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
         "peak": lambda: [f"{one.max():.6g}" for one in answer.heatmaps],
     }
     return cells[column]()
-
-
-def _calibrated(info: ModelInfo, logits: np.ndarray) -> np.ndarray:
-    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
-    return sigmoid(calibrate_logits(logits[np.newaxis], calibration))[0]
 
 
 def harmless(text: str) -> str:
