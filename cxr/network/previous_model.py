@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cxr.network.model_file import read_model_info
 from cxr.network.model_info import ModelFileError
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import replacing
 
 
 def keep_previous(path: Path, data_fingerprint: str) -> Path | None:
@@ -28,12 +28,8 @@ def keep_previous(path: Path, data_fingerprint: str) -> Path | None:
         try:
             os.link(path, kept)  # no room needed: the new file takes the name, not the content
         except OSError:  # a file system without links
-            temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{kept.name}")
-            try:
+            with replacing(kept) as temp:
                 shutil.copy2(path, temp)
-                replace_durably(temp, kept)
-            finally:
-                temp.unlink(missing_ok=True)
     return kept
 
 
