@@ -28,7 +28,7 @@ if __name__ == "__main__":
     end_at_once_on_signals()
     choose_inference_backend()
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError

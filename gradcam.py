@@ -34,7 +34,7 @@ if __name__ == "__main__":
     hold_standard_descriptors()
     choose_inference_backend()
 
-from cxr.data.finding_names import name_key
+from cxr.data.columns import name_key
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.png import mark_as_drawn

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from scipy import stats
 
 from cxr.data.boxes import Box, read_boxes
-from cxr.data.finding_names import name_key
+from cxr.data.columns import name_key
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
 from cxr.metrics.localisation import HEAT_THRESHOLD, random_heatmaps, score_map

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from cxr.data.boxes import Box, BoxError, read_boxes
-from cxr.data.finding_names import name_key
+from cxr.data.columns import name_key
 from cxr.metrics.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"

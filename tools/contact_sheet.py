@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from tools.make_sample_data import BOXES_CSV, SPLITS
 from tools.phantom.case import BOX_SCALE
 from tools.phantom.casemix import NAMES

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import replacing
 
 SPLITS = ("train-small.csv", "val_data.csv", "test_data.csv")
 IMAGE, PATIENT = "Image", "Patientid"
@@ -126,11 +126,9 @@ def _link(image: Path, target: Path) -> None:
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temp.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temp, temp.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    replace_durably(temp, path)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.data.finding_names import name_key
+from cxr.data.columns import name_key
 
 FINE = 8  # points per cell and direction by which the share of a cell inside a turned box is counted
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand

@@ -3,13 +3,14 @@
 Columns are found by name, ignoring case, blanks and underscores, and never by position.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxr.data.finding_names import name_key
 from cxr.data.problems import LabelError, ProblemList, listed_names, shown
 from cxr.data.vocabulary import is_no_finding, is_row_number, known_table
 
+ALIASES = {"infiltrate": "infiltration"}  # the word of NIH's box list: the word of its label table
 IMAGE_KEYS = ("image", "imageindex")
 PATIENT_KEY = "patientid"
 FIXED = {IMAGE_KEYS[0]: "Image", PATIENT_KEY: "Patientid"}  # key: spelling for messages
@@ -38,6 +39,17 @@ class ColumnRules:
     def __post_init__(self) -> None:
         if self.chosen is not None and not any(name.strip() for name in self.chosen):
             raise LabelError("findings must name at least one column, or be None for all. Received no name.")
+
+
+def name_key(name: str) -> str:
+    """Return what two spellings of a name have in common: no case, no white space of any kind, no underscores."""
+    key = re.sub(r"[\s_]+", "", name).casefold()
+    return ALIASES.get(key, key)
+
+
+def display_name(name: str) -> str:
+    """Return the name as people read it: "Pleural Thickening" for "Pleural_Thickening"."""
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)

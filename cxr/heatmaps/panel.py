@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import draw_legend
 from cxr.network.model_info import ModelInfo
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr.data.boxes import Box
-from cxr.data.finding_names import name_key
+from cxr.data.columns import name_key
 
 AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region

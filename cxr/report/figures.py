@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
 from cxr.metrics.per_finding import Evaluation, Predictions
 from cxr.report.figure_style import (

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 from cxr.report.figure_style import (
     BLUE,

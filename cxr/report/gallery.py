@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import read_radiograph
 from cxr.metrics.per_finding import Predictions

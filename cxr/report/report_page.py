@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from cxr.data.finding_names import display_name
+from cxr.data.columns import display_name
 from cxr.data.labels import Split
 from cxr.metrics.calibration import NUM_BINS
 from cxr.metrics.localisation import Localisation

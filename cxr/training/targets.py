@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.data.boxes import Box, BoxError, BoxTargets, box_targets, finding_key
+from cxr.data.boxes import Box, BoxError, BoxTargets, box_targets
+from cxr.data.columns import name_key
 from cxr.data.labels import Split
 from cxr.data.problems import LabelError
 from cxr.system.terminal import say
@@ -82,13 +83,13 @@ def blend_soft_labels(path: Path, split: Split) -> tuple[np.ndarray, int]:
 
 def _columns(path: Path, header: Sequence[str], findings: Sequence[str]) -> list[int]:
     """Return the places of `Image` and of every finding in the header."""
-    places = {finding_key(name): place for place, name in enumerate(header)}
-    missing = [name for name in ("Image", *findings) if finding_key(name) not in places]
+    places = {name_key(name): place for place, name in enumerate(header)}
+    missing = [name for name in ("Image", *findings) if name_key(name) not in places]
     if missing:
         raise LabelError(
             f"{path.name} line 1: missing column {', '.join(missing)}. Add it, or leave out --soft-labels."
         )
-    return [places[finding_key(name)] for name in ("Image", *findings)]
+    return [places[name_key(name)] for name in ("Image", *findings)]
 
 
 def _probability(path: Path, line: int, cell: str) -> float:

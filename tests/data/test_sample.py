@@ -75,6 +75,6 @@ def test_other_pictures_under_the_samples_names_are_not_the_sample(tmp_path):
 def test_default_boxes_are_the_samples_however_its_csv_is_named(monkeypatch, copy, spelling):
     monkeypatch.chdir(ROOT)
     path = spelling or str(copy / "test_data.csv")
-    args = parse_args(["--test-csv", path], description="", data_dir=ROOT)
+    args = parse_args(["--test-csv", path], description="", data_dir=ROOT, model_path=ROOT / "model.h5")
     data = main_train.check_data(args)
     assert len(main_train.default_boxes(data.splits["test"], args.image_dir)) == 1385

@@ -106,7 +106,7 @@ def test_each_program_named_in_a_sentence_exists():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_flag_named_in_the_text_exists(page):
-    programs = {program(words) for words in python_commands()}
+    programs = {program(words) for words in python_commands()} | named_programs()
     known = set().union(*(FLAG.findall(help_text(start)) for start in programs))
     prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
     assert set(FLAG.findall(prose)) - FOREIGN_FLAGS <= known

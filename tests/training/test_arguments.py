@@ -10,7 +10,7 @@ from cxr.training.arguments import parse_args
 
 
 def parse(*words: str):
-    return parse_args(list(words), description="", data_dir=Path())
+    return parse_args(list(words), description="", data_dir=Path(), model_path=Path("model.h5"))
 
 
 def test_a_fresh_start_is_a_flag_of_its_own():

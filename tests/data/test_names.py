@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr.data.finding_names import display_name, name_key
+from cxr.data.columns import display_name, name_key
 
 
 @pytest.mark.parametrize(
