@@ -35,7 +35,6 @@ from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
-from cxr.data.sample import SAMPLE_DATA, is_sample
 from cxr.data.vocabulary import CellRules
 from cxr.imaging.radiograph import ImageError
 from cxr.network.model_info import ModelFileError, ModelInfo
@@ -47,6 +46,7 @@ from cxr.training.checkpoint import ResumeError, clear_checkpoints
 from cxr.training.further_sets import check_further_sets, common_folder, sources_of
 from cxr.training.processes import ParallelError, configured_processes, is_lost_peer
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
+from cxr.training.sample import SAMPLE_DATA, is_sample
 from cxr.training.stopping import DivergedError, Stopped, StopRequest
 
 if TYPE_CHECKING:

@@ -80,9 +80,8 @@ def resize_pictures(paths: Sequence[Path], image_dir: Path, image_size: int) -> 
     def write(path: Path) -> bool:
         if _is_there(image_dir / path.name, 0, image_size):
             return False
-        temp = image_dir / f"{TEMP_PREFIX}{os.getpid()}-{path.name}"
-        temp.write_bytes(_resized(path.name, path.read_bytes(), image_size))
-        temp.replace(image_dir / path.name)
+        with replacing(image_dir / path.name, durable=False) as temp:
+            temp.write_bytes(_resized(path.name, path.read_bytes(), image_size))
         return True
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
