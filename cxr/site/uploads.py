@@ -5,8 +5,10 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr.data.labels import CellRules, read_split
+from cxr.data.columns import ColumnRules
+from cxr.data.labels import read_split
 from cxr.data.problems import ProblemList
+from cxr.data.vocabulary import CellRules
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,8 @@ def load_samples(root: Path = ROOT) -> dict[str, Upload]:
     table, problems = root / "test_data.csv", ProblemList()
     if not table.is_file():
         return {}
-    lenient = CellRules(allow_blank=True, uncertain="blank")  # a doubtful cell is no label, and no reason to stop
-    split = read_split("test", table, table.name, problems, rules=lenient)
+    lenient = CellRules(blank="unlabelled", uncertain="blank")  # a doubtful cell is no label, and no reason to stop
+    split = read_split("test", table, table.name, problems, cell_rules=lenient, column_rules=ColumnRules())
     if split is None:
         logger.warning("No samples are shown. %s", problems.listed[0])
         return {}
