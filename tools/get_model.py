@@ -12,7 +12,6 @@ stopped with Ctrl-C.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from cxr.network.known_models import KNOWN_MODELS, PublishedModel, fetch
 from cxr.network.model_file import MAX_IMAGE_SIZE, save_model
 from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo, draw_self_check_picture
 from cxr.network.published_weights import PublishedWeights, read_published_weights
-from cxr.system.atomic_files import TEMP_PREFIX, replace_durably
+from cxr.system.atomic_files import replacing
 from cxr.system.terminal import fail, say
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "model"
@@ -137,13 +136,9 @@ def write_model(weights: PublishedWeights, model: PublishedModel, origin: str, o
         published={"figure": model.figure, "source": model.figure_source} if model.figure else {},
         golden=GoldenRadiograph(picture, probabilities[0]),
     )
-    temp = out.with_name(f"{TEMP_PREFIX}{os.getpid()}-converted-{out.name}")
-    try:
+    with replacing(out) as temp:
         info = save_model(network, info, temp)
         Predictor(temp)
-        replace_durably(temp, out)
-    finally:
-        temp.unlink(missing_ok=True)
     return info
 
 
