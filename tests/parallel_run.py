@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import main_train
-from cxr.training import checkpoint, history
+from cxr.report import history
+from cxr.training import checkpoint
 
 
 def run_small(folder: Path, seconds: float, flags: list[str]) -> int:

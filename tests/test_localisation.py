@@ -62,7 +62,7 @@ def test_read_boxes_wants_the_header(tmp_path, header):
 
 def test_read_boxes_refuses_what_is_no_text(tmp_path):
     (tmp_path / "boxes.csv").write_bytes(b"\x89PNG\xff\xfe\x00")
-    with pytest.raises(BoxError, match="not a readable CSV file"):
+    with pytest.raises(BoxError, match="is not UTF-8 text"):
         read_boxes(tmp_path / "boxes.csv")
 
 

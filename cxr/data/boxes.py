@@ -3,7 +3,6 @@
 Owns the file's format and what lies inside a box, not what is measured with boxes.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.columns import name_key
+from cxr.system.csv_table import TableError, read_table, records
 
 FINE = 8  # points per cell and direction by which the share of a cell inside a turned box is counted
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
@@ -43,18 +43,17 @@ def read_boxes(path: Path | str) -> tuple[Box, ...]:
     """
     path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BoxError(f"{path.name}: not a readable CSV file ({error}). Save it as UTF-8 text.") from error
-    if not rows or [cell.strip().lower() for cell in rows[0][:2]] != ["image index", "finding label"]:
-        received = ",".join(rows[0]) if rows else "an empty file"
+        rows = list(records(read_table(path)))
+    except TableError as error:
+        raise BoxError(f"{path.name}{f' line {error.line}' if error.line else ''}: {error}") from error
+    line, header = rows[0] if rows else (1, ["an empty file"])
+    if [name_key(cell) for cell in header[:2]] != ["imageindex", "findinglabel"]:
         raise BoxError(
-            f"{path.name} line 1: expected the header 'Image Index,Finding Label,Bbox [x,y,w,h],,,', received "
-            f"'{received[:80]}'. Add the header line."
+            f"{path.name} line {line}: expected the header 'Image Index,Finding Label,Bbox [x,y,w,h],,,', received "
+            f"'{','.join(header)[:80]}'. Add the header line."
         )
     boxes, problems = [], []
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in rows[1:]:
         if not any(cell.strip() for cell in row):
             continue
         parsed = _parse_row(row)

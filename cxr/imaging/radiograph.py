@@ -13,12 +13,11 @@ import numpy as np
 
 from cxr.imaging.dicom import decode_dicom, is_dicom
 from cxr.imaging.jpeg import JPEG_SIGNATURE, decode_jpeg
-from cxr.imaging.limits import ERROR_STATUS, MAX_FILE_BYTES, ImageError, full_scale
+from cxr.imaging.limits import MAX_FILE_BYTES, ImageError, full_scale
 from cxr.imaging.orientation import exif_turn
 from cxr.imaging.png import PNG_SIGNATURE, decode_png, is_drawn
 
 __all__ = [
-    "ERROR_STATUS",
     "DecodedPicture",
     "ImageError",
     "decode_radiograph",

@@ -7,11 +7,6 @@ from collections.abc import Sequence
 
 import keras
 
-from cxr.network.model_file import load_model, save_model
-from cxr.network.model_info import ModelFileError, ModelInfo
-
-__all__ = ["ModelFileError", "ModelInfo", "build_network", "load_model", "save_model"]
-
 MIN_IMAGE_SIZE = 32  # pixels; DenseNet121 halves its input five times
 
 # ImageNet's mean and standard deviation, RGB in 0-1, as keras.applications.densenet.preprocess_input has them.

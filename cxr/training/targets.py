@@ -1,6 +1,5 @@
 """What is learned beside the CSV's labels: boxes of the training pictures, and another model's probabilities."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from cxr.data.boxes import Box, BoxError, BoxTargets, box_targets
 from cxr.data.columns import name_key
 from cxr.data.labels import Split
 from cxr.data.problems import LabelError
+from cxr.system.csv_table import TableError, read_table, records
 from cxr.system.terminal import say
 
 SOFT_SHARE = 0.5  # of the soft label beside the label itself
@@ -60,19 +60,20 @@ def blend_soft_labels(path: Path, split: Split) -> tuple[np.ndarray, int]:
     Raises:
         LabelError: a column is missing, a value is no probability, or no image of the split is named.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        columns = _columns(path, header, split.findings)
-        rows = {image: row for row, image in enumerate(split.images)}
-        blended, named = split.labels.copy(), set()
-        for line, cells in enumerate(reader, start=2):
-            row = rows.get(cells[columns[0]]) if len(cells) > max(columns) else None
-            if row is None:
-                continue
-            soft = np.array([_probability(path, line, cells[column]) for column in columns[1:]], np.float32)
-            blended[row] = (1 - SOFT_SHARE) * split.labels[row] + SOFT_SHARE * soft
-            named.add(row)
+    try:
+        table = list(records(read_table(path)))
+    except TableError as error:
+        raise LabelError(f"{path.name}{f' line {error.line}' if error.line else ''}: {error}") from error
+    columns = _columns(path, table[0][1] if table else [], split.findings)
+    rows = {image: row for row, image in enumerate(split.images)}
+    blended, named = split.labels.copy(), set()
+    for line, cells in table[1:]:
+        row = rows.get(cells[columns[0]]) if len(cells) > max(columns) else None
+        if row is None:
+            continue
+        soft = np.array([_probability(path, line, cells[column]) for column in columns[1:]], np.float32)
+        blended[row] = (1 - SOFT_SHARE) * split.labels[row] + SOFT_SHARE * soft
+        named.add(row)
     if not named:
         raise LabelError(
             f"{path.name}: none of its images is in the {split.name} split. Names must be those of the CSV, for "
