@@ -19,7 +19,7 @@ import numpy as np
 
 from cxr.imaging.radiograph import ImageError, decode_radiograph
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import radiographs as files
 
 MAX_SECONDS = 0.2

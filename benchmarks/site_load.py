@@ -1,7 +1,7 @@
 """The microsite in a process of its own, and clients that ask it over the loopback interface.
 
 A closed loop: each client waits for its answer before it asks again. `bench_site.py` measures with it, and
-`tests/test_load.py` holds with it what can be counted.
+`tests/site/test_load.py` holds with it what can be counted.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ def server():
 def changed_site(before):
     """Run the quick site after some lines that change the server's modules."""
     code = f"import runpy, sys\n{before}\nsys.argv = ['quick_site.py']\n"
-    code += "runpy.run_path('tests/quick_site.py', run_name='__main__')"
+    code += "runpy.run_path('tests/support/quick_site.py', run_name='__main__')"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -193,7 +193,7 @@ def test_out_of_files_the_server_waits_and_says_so_once(tmp_path):
     with (
         (tmp_path / "log").open("w") as log,
         subprocess.Popen(
-            [sys.executable, "tests/quick_site.py"], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "tests/support/quick_site.py"], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
         try:
@@ -217,7 +217,7 @@ def test_out_of_files_the_server_waits_and_says_so_once(tmp_path):
 
 @pytest.mark.fault("H55")
 def test_few_files_mean_few_connections():
-    command = f"ulimit -n 64; exec {sys.executable} tests/quick_site.py"
+    command = f"ulimit -n 64; exec {sys.executable} tests/support/quick_site.py"
     with subprocess.Popen(
         ["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:

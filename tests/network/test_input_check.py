@@ -25,7 +25,7 @@ from cxr.network.input_check import (
     upper_limit,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_distance_is_the_mahalanobis_distance_of_probabilistic_pca():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("main_train", "app", "gradcam")
 
 # The rooms of cxr, lowest first: a room's modules import from their own room and from those before it.

@@ -33,7 +33,7 @@ from cxr.training.arguments import parse_args
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
 COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def make_data(folder):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from quick_site import ready_slot
-from site_tools import TESTS, png, quick_client, shared_decoder, upload
+from site_tools import ROOT, SUPPORT, png, quick_client, shared_decoder, upload
 
 import app as site
 from cxr.imaging.limits import ImageError
@@ -19,7 +19,7 @@ from cxr.imaging.radiograph import decode_with_notices
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import ERRORS, SiteError
 
-FAULTY = (sys.executable, str(TESTS / "faulty_worker.py"))
+FAULTY = (sys.executable, str(SUPPORT / "faulty_worker.py"))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_child_is_a_fresh_interpreter_without_keras_and_with_bounds():
     code = (
         "import sys, cxr.site.decode_worker; sys.exit(any(m in sys.modules for m in ('keras', 'flask', 'tensorflow')))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     decoder = shared_decoder()
     decoder.decode(png())
     for child in (place.child for place in decoder._free.queue):
@@ -147,7 +147,7 @@ def test_children_end_with_their_parent():
     code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); "
     code += "print(d._free.queue[0].child._process.pid, flush=True)"
     command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
-    parent = subprocess.Popen(command, cwd=TESTS.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parent = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()

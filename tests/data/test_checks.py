@@ -14,7 +14,7 @@ import pytest
 from cxr.data.checks import DataCheck, check_splits
 from cxr.imaging.radiograph import DecodedPicture
 
-MAIN_TRAIN = Path(__file__).parents[1] / "main_train.py"
+MAIN_TRAIN = Path(__file__).parents[2] / "main_train.py"
 CSV_NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
 
 

@@ -35,7 +35,7 @@ def spool(tmp_path_factory):
 
 
 STAND_IN = """
-sys.path.append("tests")
+sys.path.append("tests/support")
 import quick_site, cxr.site.model_slot
 cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__["load"] = lambda path, precision: quick_site.StandIn()
 """

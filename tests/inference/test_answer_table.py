@@ -19,7 +19,7 @@ from cxr.imaging.radiograph import ImageError, read_radiograph
 from cxr.inference import answer_table
 from cxr.inference.answer_table import NOTE_NAME, SOURCES_NAME, AnswerTable, work_ahead
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 JOB = {"model": "m", "top": 3}
 HEADER = ["Image", "Mass", "Edema", "Model"]
 

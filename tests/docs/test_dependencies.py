@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLOORS = {
     "keras": "3.15.1",  # hostile .h5 files: safe mode, outside data, shape bombs, checks of every group
     "pydicom": "3.0.2",  # path traversal by DICOMDIR (CVE-2026-32711)

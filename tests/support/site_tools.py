@@ -21,8 +21,8 @@ from quick_site import ready_slot
 import app as site
 from cxr.site.decoding_pool import Decoder
 
-TESTS = Path(__file__).resolve().parent
-ROOT = TESTS.parent
+SUPPORT = Path(__file__).resolve().parent
+ROOT = SUPPORT.parents[1]
 BORDER = "border"
 FORM = f"multipart/form-data; boundary={BORDER}"
 
@@ -83,8 +83,8 @@ def quick_client(**options):
 
 @contextmanager
 def running_site(*arguments, **options):
-    """Run tests/quick_site.py; `stop(signal)` ends it and returns the exit status."""
-    command = [sys.executable, str(TESTS / "quick_site.py"), *map(str, arguments)]
+    """Run tests/support/quick_site.py; `stop(signal)` ends it and returns the exit status."""
+    command = [sys.executable, str(SUPPORT / "quick_site.py"), *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     try:
         words = process.stdout.readline().split()

@@ -37,7 +37,7 @@ from cxr.training.processes import (
     is_lost_peer,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX (requirements-jax.txt)")
 
 
@@ -182,12 +182,19 @@ def test_slurm_script_numbers_the_processes_and_passes_the_flags_on(tmp_path):
 def start(folder, number=None, port=0, seconds=0.0, count=2, devices=1):
     """Start main_train.py in `folder`, as process `number` of `count` or alone."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
-    variables |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": ""}
+    variables |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}", "XLA_FLAGS": ""}
     if number is not None:
         variables |= environment(f"127.0.0.1:{port}", str(count), str(number))
     if devices > 1:
         variables["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, str(ROOT / "tests" / "parallel_run.py"), str(folder), str(seconds), "--epochs", "4"]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "support" / "parallel_run.py"),
+        str(folder),
+        str(seconds),
+        "--epochs",
+        "4",
+    ]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

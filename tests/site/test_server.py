@@ -326,7 +326,7 @@ def test_H23_no_temporary_folder_is_needed(tmp_path):
 def test_a_request_over_the_budget_of_memory_is_503():
     code = (
         "import cxr.site.server, runpy, sys; cxr.site.server.MAX_HELD_BYTES = 300_000; sys.argv = ['quick_site.py'];"
-        "runpy.run_path('tests/quick_site.py', run_name='__main__')"
+        "runpy.run_path('tests/support/quick_site.py', run_name='__main__')"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:

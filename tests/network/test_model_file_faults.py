@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from forked import Forker, runs
 from small_network import build_small_network
-from test_modelfile import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
+from test_model_file import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
 
 from cxr.network.model_file import INFO_ATTRIBUTE, load_model, read_model_info, save_model
 from cxr.network.model_info import ModelFileError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, users and limits are POSIX's")
 
 
@@ -192,7 +192,7 @@ SAVER = """
     from pathlib import Path
     import keras
     from small_network import build_small_network
-    from test_modelfile import FINDINGS, SIZE, make_info
+    from test_model_file import FINDINGS, SIZE, make_info
     from cxr.system.atomic_files import sweep_temp_files
     from cxr.network.model_file import save_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 NUM_ROWS = {"C": 25, "I": 39, "M": 13, "H": 23, "T": 21, "L": 12}
 IDS = re.compile(r"test_((?:[CIMHTL]\d\d_)+)")

@@ -1,6 +1,6 @@
 """The whole site around a stand-in for the model, so that a test of the server starts in a second and needs no Keras.
 
-    python tests/quick_site.py [--delay SECONDS] [--read-seconds SECONDS] [--port N] [--host ADDRESS]
+    python tests/support/quick_site.py [--delay SECONDS] [--read-seconds SECONDS] [--port N] [--host ADDRESS]
 
 The stand-in's probabilities depend on the picture alone, and can be worked out with `expected_probabilities`.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cxr.system.descriptors import hold_standard_descriptors
 

@@ -485,7 +485,7 @@ def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     ) as holder:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(LockedError, match=rf"process {holder.pid}\) is using"), training_lock(tmp_path):
@@ -522,7 +522,7 @@ def test_T10_second_signal_ends_the_process_at_once():
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     assert (run.returncode, run.stdout) == (130, "first\n")
 

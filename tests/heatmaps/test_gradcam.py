@@ -23,7 +23,7 @@ from cxr.imaging.radiograph import decode_radiograph, read_radiograph, to_model_
 from cxr.network.input_check import AspectStatistics, Source
 from cxr.network.model_file import load_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

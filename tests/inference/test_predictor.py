@@ -19,7 +19,7 @@ from cxr.inference import predictor as predictor_module
 from cxr.inference.predictor import Predictor
 from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NUM_INPUTS = 16
 
 # Runs in a process of its own, because Keras' backend cannot be changed once it is imported.

@@ -32,7 +32,7 @@ from tools.phantom.hardware import label_image
 from tools.phantom.imaging import SPECTRUM, Exposure, expose
 from tools.phantom.thorax import draw_patient
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MINIMUM = {"train-small.csv": 25, "val_data.csv": 8, "test_data.csv": 15}
 BOXED = [name for name in NAMES if FINDINGS[name].boxed]
 

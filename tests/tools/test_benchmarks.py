@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = {
     "bench_data": ("--image-size 32 --batch-size 2 --count 4 --steps 2 --repeats 1", "on a GPU: "),
     "bench_inference": ("--rounds 1 --startups 1 --engines openvino-f32", "f32: probabilities and all heatmaps"),
