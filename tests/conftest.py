@@ -1,5 +1,7 @@
 """Fixtures of the tests that look at the pages in a browser."""
 
+import cv2
+import numpy as np
 import pytest
 from browser import make_predictor, running_browser
 
@@ -14,3 +16,13 @@ def browser():
 def predictor(browser):
     """The small model; where there is no browser, the test is skipped before it is loaded."""
     return make_predictor()
+
+
+@pytest.fixture
+def image_dir(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for k in range(5):
+        smooth = cv2.resize(rng.integers(0, 256, (5, 5), np.uint8), (90, 80), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(tmp_path / "images" / f"{k}.png"), smooth)
+    return tmp_path / "images"

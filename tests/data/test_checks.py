@@ -11,6 +11,7 @@ from time import process_time
 import numpy as np
 import pytest
 
+from cxr.data import checks
 from cxr.data.checks import DataCheck, check_splits
 from cxr.imaging.radiograph import DecodedPicture
 
@@ -317,3 +318,9 @@ def test_main_train_refuses_bad_arguments(tmp_path, allow):
     refused = run_main("--check", "--allow", allow, folder=tmp_path)
     assert refused.returncode == 2
     assert "error: argument --allow: expected" in refused.stderr
+
+
+def test_C17_twin_a_check_that_finds_no_shared_patient_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "count_shared_patients", lambda *_: 0)
+    with pytest.raises(AssertionError):
+        test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(Project(tmp_path))

@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import pytest
 from forked import Forker, runs
+from model_files import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
 from small_network import build_small_network
-from test_model_file import FINDINGS, RADIOGRAPHS, SIZE, change_layer, make_info, reseal
 
 from cxr.network.model_file import INFO_ATTRIBUTE, load_model, read_model_info, save_model
 from cxr.network.model_info import ModelFileError
@@ -192,7 +192,9 @@ SAVER = """
     from pathlib import Path
     import keras
     from small_network import build_small_network
-    from test_model_file import FINDINGS, SIZE, make_info
+    from model_files import FINDINGS
+    from model_files import SIZE
+    from model_files import make_info
     from cxr.system.atomic_files import sweep_temp_files
     from cxr.network.model_file import save_model
 

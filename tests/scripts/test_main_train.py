@@ -21,7 +21,17 @@ import keras
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from small_network import build_small_network
+from small_run import (
+    COUNTS,
+    FINDINGS,
+    diverge,
+    fail_to_save,
+    keep_old_model,
+    make_data,
+    old_model_is_kept,
+    run,
+    stop_here,
+)
 
 import main_train
 from cxr.data.batches import RadiographBatches
@@ -31,62 +41,7 @@ from cxr.network.previous_model import keep_previous
 from cxr.system.atomic_files import training_lock
 from cxr.training.arguments import parse_args
 
-FINDINGS = ("Mass", "Pleural_Thickening", "Hernia")
-COUNTS = {"train-small.csv": 24, "val_data.csv": 10, "test_data.csv": 12}
 ROOT = Path(__file__).parents[2]
-
-
-def make_data(folder):
-    """Write three CSVs, images with a bright left half for a mass and a bright top for a thickening, and boxes."""
-    rng = np.random.default_rng(0)
-    (folder / "images").mkdir()
-    boxes = [["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", ""]]
-    number = 0
-    for name, count in COUNTS.items():
-        rows = [["Image", *FINDINGS, "Patientid"]]
-        for _ in range(count):
-            number += 1
-            labels = [*rng.integers(0, 2, 2), 0]
-            picture = rng.integers(40, 120, (80, 72)).astype(np.uint8)
-            picture[:, :36] += np.uint8(80 * labels[0])
-            picture[:40] += np.uint8(40 * labels[1])
-            cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
-            rows.append([f"{number}.png", *labels, number])
-            if name == "test_data.csv" and labels[0]:
-                boxes.append([f"{number}.png", "Mass", 0, 0, 512, 1024, "", "", ""])
-        with (folder / name).open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-    with (folder / "sample_boxes.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(boxes)
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A copy of the project's layout with little data; returns its folder."""
-    make_data(tmp_path)
-    monkeypatch.setattr(main_train, "PROJECT_DIR", tmp_path)
-    monkeypatch.setattr(main_train, "is_sample", lambda split, image_dir: split.name == "test")  # its boxes are read
-    for name in ("MODEL_PATH", "START_WEIGHTS_PATH"):
-        monkeypatch.setattr(main_train, name, tmp_path / getattr(main_train, name).relative_to(ROOT))
-    monkeypatch.setattr(
-        "cxr.network.densenet.build_network",
-        lambda findings, size, momentum=0.99, precision="float32": build_small_network(findings, size),
-    )
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def without_report(monkeypatch):
-    """Leave out the figures, which take longer than the training here."""
-    monkeypatch.setattr("cxr.report.report_files.write_report", lambda folder, *args: folder / "report.html")
-
-
-def run(*arguments):
-    return main_train.main(
-        ["--weights", "none", "--image-size", "32", "--epochs", "3", "--batch-size", "4", *arguments]
-    )
 
 
 @pytest.mark.usefixtures("without_report")
@@ -318,15 +273,6 @@ def test_T19_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(projec
     assert infos[0].thresholds == infos[1].thresholds
 
 
-def keep_old_model(project):
-    (project / "model").mkdir()
-    (project / "model" / "chest_xray_densenet_model.h5").write_bytes(b"the old model")
-
-
-def old_model_is_kept(project):
-    return (project / "model" / "chest_xray_densenet_model.h5").read_bytes() == b"the old model"
-
-
 def test_T10_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
     assert run() == 0
     whole = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
@@ -360,18 +306,6 @@ def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
     assert run("--batch-size", "6") == 2
     assert "batch_size: was 4, now 6" in capsys.readouterr().err
     assert run("--batch-size", "6", "--fresh") == 0
-
-
-def stop_here(*args, **kwargs):
-    raise KeyboardInterrupt
-
-
-def diverge(*args):
-    return lambda labels, logits: keras.ops.sum(logits) * float("nan")
-
-
-def fail_to_save(*args, **kwargs):
-    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,11 @@ import keras
 import numpy as np
 import pytest
 import radiographs as files
+from cached_splits import make_cached, make_split
 from forked import Forker, runs
 from small_network import build_small_network
-from test_dataset import make_cached, make_split
-from test_main_train import (
-    COUNTS,
-    FINDINGS,
-    ROOT,
-    fail_to_save,
-    keep_old_model,
-    make_data,
-    project,
-    run,
-    without_report,
-)
-from test_training import run_fit
+from small_run import COUNTS, FINDINGS, fail_to_save, keep_old_model, make_data, run
+from small_training import run_fit
 
 import main_train
 from cxr.data.batches import NUM_PREPARED, RadiographBatches, prepare_ahead
@@ -42,8 +32,7 @@ from cxr.network.model_file import load_model, read_model_info, save_model
 from cxr.network.model_info import GoldenRadiograph, ModelInfo
 from cxr.training.checkpoint import read_checkpoint
 
-__all__ = ["project", "without_report"]  # fixtures
-
+ROOT = Path(__file__).parents[2]
 MODEL = "model/chest_xray_densenet_model.h5"
 
 # The real script with a small network, a checkpoint after every batch, and batches that take a moment.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import radiographs as files
-from test_images import broken_jpegs, broken_pngs
+from broken_pictures import broken_jpegs, broken_pngs
 
 from benchmarks.site_load import FORM, RunningSite, drive, form, picture
 from cxr.imaging.radiograph import ImageError, decode_radiograph

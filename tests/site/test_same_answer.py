@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 import radiographs as files
-import test_dicom
-import test_images
+from broken_pictures import broken_pngs
+from dicom_parts import MANY_PARTS
 from site_tools import quick_client, upload
 
 from cxr.data.checks import check_splits
@@ -21,7 +21,7 @@ REFUSED = {
     "I11 web page": b"<html>" * 99,
     "I13 cut PNG": files.png(PICTURE)[:-40],
     "I14 cut JPEG": files.pillow_bytes(PICTURE)[:-40],
-    "I15 wrong checksum": test_images.broken_pngs()["wrong checksum"],
+    "I15 wrong checksum": broken_pngs()["wrong checksum"],
     "I18 bomb": files.png_of_zeros(30_000, 3_000),
     "I21 scans": files.jpeg_with_scans(1_006),
     "I22 small": files.png(PICTURE[:63]),
@@ -31,7 +31,7 @@ REFUSED = {
     "I33 no pixels": files.dicom(PICTURE, PixelData=None),
     "I34 colours": files.dicom(PICTURE, PhotometricInterpretation="PALETTE COLOR"),
     "I36 lies": files.dicom(PICTURE, Rows=200, Columns=200),
-    "I37 tiny parts": files.dicom_start() + test_dicom.MANY_PARTS["items"],
+    "I37 tiny parts": files.dicom_start() + MANY_PARTS["items"],
 }
 READ = {
     "I01": files.png(PICTURE),

@@ -20,10 +20,17 @@ from quick_site import ready_slot
 
 import app as site
 from cxr.site.decoding_pool import Decoder
+from cxr.site.model_slot import ModelSlot
 
 SUPPORT = Path(__file__).resolve().parent
+
+
 ROOT = SUPPORT.parents[1]
+
+
 BORDER = "border"
+
+
 FORM = f"multipart/form-data; boundary={BORDER}"
 
 
@@ -119,3 +126,17 @@ def ask_raw(port, data, timeout=30):
         while chunk := connection.recv(65536):
             received += chunk
         return received
+
+
+def site_in_state(state):
+    slot = ModelSlot("x")
+    slot.state = state
+    return site.create_app(slot, shared_decoder()).test_client()
+
+
+class Broken(RuntimeError):
+    """A fault that nobody foresaw."""
+
+
+def broken(*_arguments, **_more):
+    raise Broken("MUSTERMANN /srv/secret")

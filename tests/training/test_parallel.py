@@ -17,10 +17,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from cached_splits import FINDINGS as CACHE_FINDINGS
+from cached_splits import count_decodings, make_cached
 from small_network import build_small_network
-from test_dataset import FINDINGS as CACHE_FINDINGS
-from test_dataset import count_decodings, image_dir, make_cached  # noqa: F401 - image_dir is a fixture
-from test_main_train import make_data
+from small_run import make_data
 
 import main_train
 from cxr.data.batches import RadiographBatches
@@ -138,7 +138,7 @@ def test_lost_peer_is_told_from_other_errors(monkeypatch):
     assert not is_lost_peer(ValueError("shapes do not fit"))
 
 
-def test_cache_in_a_shared_folder_is_built_once(image_dir, tmp_path, monkeypatch):  # noqa: F811 - the fixture
+def test_cache_in_a_shared_folder_is_built_once(image_dir, tmp_path, monkeypatch):
     names = tuple(f"{k}.png" for k in range(5))
     split = Split("train", names, names, np.zeros((5, 2), np.float32), CACHE_FINDINGS)
     decoded, found = count_decodings(monkeypatch, image_dir), []

@@ -8,44 +8,21 @@ import itertools
 import json
 import re
 
-import matplotlib.pyplot
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
+from report_data import DEGENERATE, FINDINGS, HISTORY, make_predictions, realistic
 
 from cxr.data.boxes import Box
 from cxr.data.labels import Split
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import localise
-from cxr.metrics.per_finding import Predictions, evaluate
+from cxr.metrics.per_finding import evaluate
 from cxr.metrics.ranking import Estimate
-from cxr.report import figures, finding_panels, report_files
+from cxr.report import figures, report_files
 from cxr.report.report_files import GalleryPicture, RunRecord, write_report
 from cxr.report.summary import describe_predictions, interval, number, terminal_table
-
-FINDINGS = ("Effusion", "Pleural_Thickening", "Hernia")
-HISTORY = {"loss": [0.6, 0.4], "val_loss": [0.7, float("nan")], "val_mean_auroc": [0.5, 0.75]}
-DEGENERATE = {
-    "one row": lambda: (np.array([[1.0, 0.0, np.nan]]), np.zeros((1, 3))),
-    "all negative": lambda: (np.zeros((6, 3)), np.arange(18.0).reshape(6, 3)),
-    "all blank": lambda: (np.full((6, 3), np.nan), np.zeros((6, 3))),
-    "constant": lambda: (np.tile([0.0, 1.0, 0.0], (6, 1)), np.zeros((6, 3))),
-    "saturated": lambda: (np.tile([[0.0], [1.0]], (3, 3)), np.tile([[-500.0], [500.0]], (3, 3))),
-}
-
-
-def make_predictions(labels, logits):
-    images = tuple(f"{row:08d}_000.png" for row in range(len(labels)))
-    return Predictions(images, tuple(f"p{row // 2}" for row in range(len(labels))), FINDINGS, labels, logits)
-
-
-def realistic():
-    rng = np.random.default_rng(0)
-    labels = (rng.random((40, 3)) < (0.4, 0.3, 0.0)).astype(np.float32)  # Hernia: one class only
-    labels[0, 0] = np.nan
-    logits = rng.normal(-1, 1, labels.shape) + np.nan_to_num(labels)
-    return make_predictions(labels, logits)
 
 
 def make_split(name, predictions):
@@ -284,56 +261,3 @@ def test_report_without_splits_calibration_or_history_says_so(tmp_path, monkeypa
 )
 def test_history_renders_what_there_is(history):
     assert render(figures.draw_history(history)).min() < 128
-
-
-def text_boxes(figure):
-    """Return the pixel boxes of all visible, non-empty texts."""
-    figure.draw_without_rendering()
-    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent()) for text in texts]
-
-
-def long_names():
-    """Fourteen findings, as the project has, so that the panels are as small as they get."""
-    names = tuple(f"Pleural_Thickening_{index:02d}"[-18:] for index in range(14))
-    rng = np.random.default_rng(1)
-    labels = (rng.random((60, 14)) < 0.4).astype(np.float32)
-    images = tuple(map(str, range(60)))
-    return Predictions(images, images, names, labels, rng.normal(size=labels.shape))
-
-
-def test_panel_texts_do_not_overlap_with_fourteen_long_names():
-    predictions = long_names()
-    evaluation = evaluate(predictions, (0.5,) * 14, num_resamples=5)
-    for figure in (
-        figures.draw_intervals(evaluation),
-        finding_panels.draw_roc(predictions, evaluation),
-        finding_panels.draw_precision_recall(predictions, evaluation),
-        finding_panels.draw_confusions(evaluation, chosen=False),
-    ):
-        boxes = text_boxes(figure)
-        for index, (text, box) in enumerate(boxes):
-            overlapping = [other for other, other_box in boxes[index + 1 :] if box.overlaps(other_box)]
-            assert not overlapping, f"{text!r} overlaps {overlapping}"
-
-
-def test_roc_panel_marks_both_operating_points():
-    predictions = realistic()
-    evaluation = evaluate(predictions, (0.3, 0.4, 0.5), num_resamples=5)
-    axes = finding_panels.draw_roc(predictions, evaluation).axes[0]
-    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if len(line.get_xdata()) == 1}
-    row = evaluation.findings[0]
-    assert points == {(1 - rates.specificity, rates.sensitivity) for rates in (row.at_default, row.at_chosen)}
-
-
-def test_cooccurrence_counts_pairs():
-    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 1, np.nan]])
-    texts = [text.get_text() for text in figures.draw_cooccurrence(labels, FINDINGS).axes[0].texts]
-    assert texts == ["3", "2", "0", "2", "2", "0", "0", "0", "0"]
-
-
-def test_figures_leave_no_shared_state():
-    predictions = realistic()
-    finding_panels.draw_roc(predictions, evaluate(predictions, (0.5,) * 3, num_resamples=5))
-    figures.draw_cooccurrence(predictions.labels, FINDINGS)
-    assert matplotlib.pyplot.get_fignums() == []

@@ -1,0 +1,64 @@
+"""Folders, locks and temporary files."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from cxr.system import atomic_files
+from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
+
+
+def test_T06_T07_folder_without_room_or_permission_is_found_before_training(tmp_path):
+    check_folder(tmp_path / "model", 1000)
+    assert list((tmp_path / "model").iterdir()) == []
+    with pytest.raises(FolderError, match=r"training needs 1000000000000 MB there, \d+ MB are free"):
+        check_folder(tmp_path, 10**18)
+    with pytest.raises(FolderError, match="cannot be written"):
+        check_folder(tmp_path / "missing" / "model", 1000)
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match="cannot be written"):
+        check_folder(tmp_path / "file", 1000)
+
+
+def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
+    code = f"""
+        import sys
+        from pathlib import Path
+        from cxr.system.atomic_files import training_lock
+        with training_lock(Path({str(tmp_path)!r})):
+            print("held", flush=True)
+            sys.stdin.read()  # until the test ends, however it does
+    """
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=rf"process {holder.pid}\) is using"), training_lock(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        with training_lock(tmp_path):
+            assert (tmp_path / ".train.lock").read_text().strip() == str(os.getpid())
+
+
+def test_M12_sweep_deletes_only_temporary_files(tmp_path):
+    for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
+        (tmp_path / name).touch()
+    assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
+
+
+def test_T13_twin_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic_files, "_try_lock", lambda descriptor: True)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)

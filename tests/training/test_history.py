@@ -1,0 +1,29 @@
+"""The history file and the line of an epoch."""
+
+import contextlib
+import csv
+
+from cxr.report.history import epoch_line, epoch_logger
+
+
+def test_T01_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
+    log = epoch_logger(tmp_path / "logs")
+    rows = []
+    for epoch in (1, 2, 3):
+        rows.append({"epoch": epoch, "loss": 0.5 / epoch, "val_mean_auroc": None if epoch == 1 else 0.75})
+        if epoch == 3:
+            log = epoch_logger(tmp_path / "logs")  # as in another process
+        with contextlib.suppress(KeyError):  # TensorBoard, where it is installed, wants the other columns
+            log(rows)
+        table = list(csv.reader((tmp_path / "logs" / "history.csv").read_text().splitlines()))
+        assert table[0] == ["epoch", "loss", "val_mean_auroc"]
+        assert [row[0] for row in table[1:]] == [str(k) for k in range(1, epoch + 1)]
+    assert table[1:3] == [["1", "0.5", ""], ["2", "0.25", "0.75"]]
+
+
+def test_epoch_line_states_an_undefined_score_as_such():
+    row = {"epoch": 2, "phase": "all", "loss": 0.5, "val_loss": 0.25, "num_defined": 0, "best": True}
+    assert epoch_line(row | {"val_mean_auroc": None}, 9) == (
+        "epoch   2/9 (all)  loss 0.5000  val loss 0.2500  val mean AUROC n/a over 0 findings  best"
+    )
+    assert "val mean AUROC 0.750 over" in epoch_line(row | {"val_mean_auroc": 0.75}, 9)
