@@ -1,9 +1,21 @@
-"""Fixtures of the tests that look at the pages in a browser."""
+"""Fixtures and options for all tests."""
 
 import cv2
 import numpy as np
 import pytest
 from browser import make_predictor, running_browser
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault", metavar="ID", help="run only the tests of one row of docs/reliability.md")
+
+
+def pytest_collection_modifyitems(config, items):
+    fault = config.getoption("--fault")
+    if fault:
+        chosen = [item for item in items if any(fault in mark.args for mark in item.iter_markers("fault"))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ def test_evaluation_batches_are_in_order_complete_and_never_augmented():
     np.testing.assert_array_equal(model_inputs, cached.model_inputs)
 
 
-def test_C23_batch_larger_than_the_split_is_the_whole_split():
+@pytest.mark.fault("C23")
+def test_batch_larger_than_the_split_is_the_whole_split():
     batches = RadiographBatches(make_cached(2), 16, training=True)
     assert len(batches) == 1
     assert len(batches[0][0]) == 2

@@ -128,7 +128,8 @@ def test_build_killed_by_the_system_goes_on(image_dir, tmp_path, monkeypatch):
         np.testing.assert_array_equal(cached.model_inputs[row], expected)
 
 
-def test_T09_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
+@pytest.mark.fault("T09")
+def test_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
     (image_dir / "1.png").write_bytes(b"no picture")
     (image_dir / "2.png").write_bytes((image_dir / "2.png").read_bytes()[:100])
     with pytest.raises(ImageError, match=r"train: 2 of 5 radiographs cannot be used") as caught:
@@ -140,7 +141,8 @@ def test_T09_unusable_radiographs_are_all_named(split, image_dir, tmp_path):
         cache_split(split, image_dir, SIZE, tmp_path / "cache")
 
 
-def test_T06_full_disk_is_found_before_decoding(split, image_dir, tmp_path, monkeypatch):
+@pytest.mark.fault("T06")
+def test_full_disk_is_found_before_decoding(split, image_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match=r"the cache needs 0 MB, 0 MB are free. Make room, or use --image-size"):
         cache_split(split, image_dir, SIZE, tmp_path / "cache")

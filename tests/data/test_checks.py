@@ -70,8 +70,9 @@ def test_check_accepts_clean_project(project):
     assert re.fullmatch("[0-9a-f]{64}", result.fingerprint)
 
 
+@pytest.mark.fault("C01")
 @pytest.mark.parametrize("kind", ["missing", "directory", "fifo"])
-def test_C01_csv_that_is_no_file_exits_3(project, kind):
+def test_csv_that_is_no_file_exits_3(project, kind):
     paths = project.write()
     paths[1].unlink()
     if kind == "directory":
@@ -85,7 +86,8 @@ def test_C01_csv_that_is_no_file_exits_3(project, kind):
     assert "--val-csv" in result.faults[0].message
 
 
-def test_C01_unreadable_csv_exits_3(project, monkeypatch):
+@pytest.mark.fault("C01")
+def test_unreadable_csv_exits_3(project, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
@@ -101,7 +103,8 @@ def test_missing_image_folder_exits_3(project):
     assert "--image-dir" in result.faults[0].message
 
 
-def test_C15_same_row_twice_is_a_warning_and_used_once(project):
+@pytest.mark.fault("C15")
+def test_same_row_twice_is_a_warning_and_used_once(project):
     project.rows["train"].append(project.rows["train"][1])
     result = project.check()
     assert described(result, "warning") == {("duplicate row", "train-small.csv", 3)}
@@ -109,7 +112,8 @@ def test_C15_same_row_twice_is_a_warning_and_used_once(project):
     assert result.splits["train"].images == ("train0.pgm", "train1.pgm", "train2.pgm", "train3.pgm")
 
 
-def test_C16_same_image_in_two_splits_is_a_fault_for_each_pair(project):
+@pytest.mark.fault("C16")
+def test_same_image_in_two_splits_is_a_fault_for_each_pair(project):
     for pair in (("train", "val"), ("train", "test"), ("val", "test")):
         project.rows = {name: rows_of(name) for name in CSV_NAMES}
         project.rows[pair[1]].append([project.rows[pair[0]][2][0], "0", "1", "somebody"])
@@ -119,7 +123,8 @@ def test_C16_same_image_in_two_splits_is_a_fault_for_each_pair(project):
         assert f"'{pair[0]}2.pgm' on lines 4 and 6" in result.faults[0].message
 
 
-def test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
+@pytest.mark.fault("C17")
+def test_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
     for row in (0, 1, 2):
         project.rows["test"][row][3] = "secret-7"
     project.rows["train"][3][3] = "secret-7"
@@ -133,7 +138,8 @@ def test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(project):
     assert "secret-7" not in refused.as_text() + allowed.as_text()
 
 
-def test_C14_patients_are_compared_as_text(project):
+@pytest.mark.fault("C14")
+def test_patients_are_compared_as_text(project):
     project.rows["train"][0][3], project.rows["val"][0][3] = "007", "7"
     result = project.check()
     assert result.exit_code == 0
@@ -141,7 +147,8 @@ def test_C14_patients_are_compared_as_text(project):
     assert described(result, "warning") == {("retyped patients", "train-small.csv", None)}
 
 
-def test_C18_deep_check_warns_of_same_pixels_across_splits(project):
+@pytest.mark.fault("C18")
+def test_deep_check_warns_of_same_pixels_across_splits(project):
     (project.images / "test3.pgm").write_bytes(b"radiograph train1.pgm")
     (project.images / "val1.pgm").write_bytes(b"radiograph val0.pgm")  # within one split: nothing leaks
     assert project.check().problems == ()
@@ -158,8 +165,9 @@ def test_deep_check_names_unreadable_image(project):
     assert "not an image" in result.faults[0].message
 
 
+@pytest.mark.fault("C19", "C20")
 @pytest.mark.parametrize("kind", ["link", "linked-folder", "fifo", "folder", "missing", "dangling"])
-def test_C19_C20_image_that_must_not_be_opened_is_a_fault(project, kind):
+def test_image_that_must_not_be_opened_is_a_fault(project, kind):
     outside = project.folder / "outside"
     outside.mkdir()
     (outside / "x.pgm").write_bytes(b"radiograph x")
@@ -195,7 +203,8 @@ def test_links_and_subfolders_inside_the_image_folder_are_accepted(project):
     assert project.check(decode=decode_text).exit_code == 0
 
 
-def test_C20_missing_images_are_counted_and_twenty_listed(tmp_path):
+@pytest.mark.fault("C20")
+def test_missing_images_are_counted_and_twenty_listed(tmp_path):
     project = Project(tmp_path, num_rows=60)
     for row in range(25):
         (project.images / f"train{row}.pgm").unlink()
@@ -205,8 +214,9 @@ def test_C20_missing_images_are_counted_and_twenty_listed(tmp_path):
     assert "... and 5 more of this kind" in result.as_text()
 
 
+@pytest.mark.fault("C20")
 @pytest.mark.parametrize(("num_missing", "exit_code"), [(2, 0), (3, 2)])
-def test_C20_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, exit_code):
+def test_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, exit_code):
     project = Project(tmp_path, num_rows=200)
     for row in range(num_missing):
         (project.images / f"train{row}.pgm").unlink()
@@ -219,16 +229,18 @@ def test_C20_skip_missing_leaves_out_up_to_one_percent(tmp_path, num_missing, ex
         assert result.splits["train"].lines[0] == 4
 
 
-def test_C21_unlisted_images_are_counted(project):
+@pytest.mark.fault("C21")
+def test_unlisted_images_are_counted(project):
     for name in ("more1.pgm", "more2.pgm", ".hidden"):
         (project.images / name).touch()
     assert project.check().num_unlisted == 2
     assert "2 files in the image folder are in none of the three CSVs" in project.check().as_text()
 
 
+@pytest.mark.fault("C22")
 @pytest.mark.parametrize("split", CSV_NAMES)
 @pytest.mark.parametrize("label", ["0", "1"])
-def test_C22_finding_with_one_class_is_a_warning(project, split, label):
+def test_finding_with_one_class_is_a_warning(project, split, label):
     for row in project.rows[split]:
         row[2] = label
     result = project.check()
@@ -237,14 +249,16 @@ def test_C22_finding_with_one_class_is_a_warning(project, split, label):
     assert ("no positive" if label == "0" else "no negative") in result.warnings[0].message
 
 
-def test_C23_one_row_each_runs(project):
+@pytest.mark.fault("C23")
+def test_one_row_each_runs(project):
     project.rows = {name: rows[:1] for name, rows in project.rows.items()}
     result = project.check()
     assert result.exit_code == 0
     assert {name: len(split.images) for name, split in result.splits.items()} == {"train": 1, "val": 1, "test": 1}
 
 
-def test_C24_two_hundred_thousand_rows(tmp_path):
+@pytest.mark.fault("C24")
+def test_two_hundred_thousand_rows(tmp_path):
     findings = [f"F{number:02}" for number in range(14)]
     labels = np.random.default_rng(0).integers(0, 2, (200_000, 14)).astype("U1")
     paths = []
@@ -320,7 +334,8 @@ def test_main_train_refuses_bad_arguments(tmp_path, allow):
     assert "error: argument --allow: expected" in refused.stderr
 
 
-def test_C17_twin_a_check_that_finds_no_shared_patient_is_noticed(tmp_path, monkeypatch):
+@pytest.mark.fault("C17")
+def test_mutation_a_check_that_finds_no_shared_patient_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "count_shared_patients", lambda *_: 0)
     with pytest.raises(AssertionError):
-        test_C17_same_patient_in_two_splits_is_a_fault_unless_allowed(Project(tmp_path))
+        test_same_patient_in_two_splits_is_a_fault_unless_allowed(Project(tmp_path))

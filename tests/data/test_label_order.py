@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from label_files import HEADER, TEST, TRAIN, VAL, check
@@ -10,9 +11,10 @@ from cxr.data import labels as labels_module
 from cxr.data.checks import check_splits
 
 
+@pytest.mark.fault("C09")
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
-def test_C09_permuted_columns_give_identical_labels(tmp_path, seed):
+def test_permuted_columns_give_identical_labels(tmp_path, seed):
     generator = np.random.default_rng(seed)
     findings = [f"F{number}" for number in range(5)]
     frames = []
@@ -60,12 +62,13 @@ def edited_csv(draw) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.fault("C25")
 @settings(max_examples=200, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(st.binary(max_size=200), edited_csv(), st.text(max_size=100).map(str.encode)), st.integers(0, 2))
 @example(b'"', 0)
 @example(HEADER + b'"' + b"x" * 200_000 + b'",0,1,7\n', 0)  # longer than csv.field_size_limit
 @example(HEADER + b"a" * 5000 + b"/b.png,0,1,7\n", 1)
-def test_C25_any_bytes_give_a_result(tmp_path, data, position):
+def test_any_bytes_give_a_result(tmp_path, data, position):
     """Whatever a file holds, the check ends with a result whose text can be shown."""
     (tmp_path / "images").mkdir(exist_ok=True)
     files = [TRAIN, VAL, TEST]
@@ -78,7 +81,8 @@ def test_C25_any_bytes_give_a_result(tmp_path, data, position):
     assert "\x1b" not in result.as_text()
 
 
-def test_C25_twin_a_reader_that_breaks_on_odd_bytes_is_noticed(tmp_path, monkeypatch):
+@pytest.mark.fault("C25")
+def test_mutation_a_reader_that_breaks_on_odd_bytes_is_noticed(tmp_path, monkeypatch):
     def break_down(data):
         if b'"' in data:
             raise KeyError("a quote")
@@ -86,4 +90,4 @@ def test_C25_twin_a_reader_that_breaks_on_odd_bytes_is_noticed(tmp_path, monkeyp
 
     monkeypatch.setattr(labels_module, "records", break_down)
     with pytest.raises(KeyError):  # hypothesis lets the example's own error through
-        test_C25_any_bytes_give_a_result(tmp_path)
+        test_any_bytes_give_a_result(tmp_path)

@@ -70,58 +70,69 @@ def assert_refused(folder, train, options, line, message):
         _ = result.splits
 
 
+@pytest.mark.fault("C02")
 @refused("C02")
-def test_C02_file_without_rows_is_refused(tmp_path, train, options, line, message):
+def test_file_without_rows_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C04")
 @refused("C04")
-def test_C04_text_that_is_not_utf8_is_refused(tmp_path, train, options, line, message):
+def test_text_that_is_not_utf8_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C05")
 @refused("C05")
-def test_C05_other_separators_are_refused(tmp_path, train, options, line, message):
+def test_other_separators_are_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C06")
 @refused("C06")
-def test_C06_row_with_a_field_too_many_or_too_few_is_refused(tmp_path, train, options, line, message):
+def test_row_with_a_field_too_many_or_too_few_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C07")
 @refused("C07")
-def test_C07_column_names_that_are_there_twice_or_not_at_all_are_refused(tmp_path, train, options, line, message):
+def test_column_names_that_are_there_twice_or_not_at_all_are_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C08")
 @refused("C08")
-def test_C08_missing_column_is_refused(tmp_path, train, options, line, message):
+def test_missing_column_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C12")
 @refused("C12")
-def test_C12_cell_that_is_no_label_is_refused(tmp_path, train, options, line, message):
+def test_cell_that_is_no_label_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C13")
 @refused("C13")
-def test_C13_blank_image_name_is_refused(tmp_path, train, options, line, message):
+def test_blank_image_name_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C14")
 @refused("C14")
-def test_C14_blank_patient_is_refused(tmp_path, train, options, line, message):
+def test_blank_patient_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C15")
 @refused("C15")
-def test_C15_conflicting_rows_of_one_image_are_refused(tmp_path, train, options, line, message):
+def test_conflicting_rows_of_one_image_are_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
+@pytest.mark.fault("C19")
 @refused("C19")
-def test_C19_image_name_that_leaves_the_folder_is_refused(tmp_path, train, options, line, message):
+def test_image_name_that_leaves_the_folder_is_refused(tmp_path, train, options, line, message):
     assert_refused(tmp_path, train, options, line, message)
 
 
@@ -163,42 +174,50 @@ def assert_accepted(folder, train, options, labels):
     assert result.splits["val"].findings == split.findings
 
 
+@pytest.mark.fault("C02", "C04", "C05", "C06", "C19")
 @accepted("C02", "C04", "C05", "C06", "C19")
-def test_C02_C04_C05_C06_C19_near_misses_are_accepted(tmp_path, train, options, labels):
+def test_near_misses_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C03")
 @accepted("C03")
-def test_C03_byte_order_mark_and_line_ends_are_accepted(tmp_path, train, options, labels):
+def test_byte_order_mark_and_line_ends_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C07")
 @accepted("C07")
-def test_C07_other_spellings_of_column_names_are_accepted(tmp_path, train, options, labels):
+def test_other_spellings_of_column_names_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C08")
 @accepted("C08")
-def test_C08_unknown_column_is_ignored_where_findings_are_named(tmp_path, train, options, labels):
+def test_unknown_column_is_ignored_where_findings_are_named(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C11")
 @accepted("C11")
-def test_C11_other_spellings_of_labels_are_accepted(tmp_path, train, options, labels):
+def test_other_spellings_of_labels_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C12")
 @accepted("C12")
-def test_C12_blank_and_uncertain_labels_with_a_given_meaning_are_accepted(tmp_path, train, options, labels):
+def test_blank_and_uncertain_labels_with_a_given_meaning_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
+@pytest.mark.fault("C13")
 @accepted("C13")
-def test_C13_names_that_look_like_missing_values_are_accepted(tmp_path, train, options, labels):
+def test_names_that_look_like_missing_values_are_accepted(tmp_path, train, options, labels):
     assert_accepted(tmp_path, train, options, labels)
 
 
-def test_C03_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
+@pytest.mark.fault("C03")
+def test_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
     fingerprints = {
         check(tmp_path, data).fingerprint
         for data in (TRAIN, b"\xef\xbb\xbf" + TRAIN, TRAIN.replace(b"\n", b"\r\n"), TRAIN.replace(b"\n", b"\r") + b"\r")
@@ -207,21 +226,24 @@ def test_C03_same_file_in_any_line_ending_has_same_fingerprint(tmp_path):
     assert check(tmp_path, TRAIN.replace(b"0,1,7", b"1,1,7")).fingerprint not in fingerprints
 
 
-def test_C06_the_row_that_pandas_shifts_is_refused(tmp_path):
+@pytest.mark.fault("C06")
+def test_the_row_that_pandas_shifts_is_refused(tmp_path):
     long_rows = HEADER + b"a1.png,0,1,7,0\na2.png,1,0,8,0\n"
     assert list(pd.read_csv(io.BytesIO(long_rows))["Image"]) == [0, 1]  # the names became the index
     result = check(tmp_path, long_rows)
     assert [problem.line for problem in result.faults if problem.kind == "row length"] == [2, 3]
 
 
-def test_C13_C14_text_that_pandas_converts_is_kept(tmp_path):
+@pytest.mark.fault("C13", "C14")
+def test_text_that_pandas_converts_is_kept(tmp_path):
     train = HEADER + b"NA,0,1,007\n001,1,0,7\nnull,1,1,1e3\n"
     split = check(tmp_path, train).splits["train"]
     assert split.images == ("NA", "001", "null")
     assert split.patients == ("007", "7", "1e3")
 
 
-def test_C02_all_files_are_reported_at_once(tmp_path):
+@pytest.mark.fault("C02")
+def test_all_files_are_reported_at_once(tmp_path):
     result = check(tmp_path, TRAIN.replace(b"0,1,7", b"2,x,7"), b"", TEST.replace(b"30", b""))
     assert {(p.file, p.line, p.column) for p in result.faults} == {
         ("train-small.csv", 2, "Edema"),
@@ -232,7 +254,8 @@ def test_C02_all_files_are_reported_at_once(tmp_path):
     assert "train-small.csv line 2, column 'Edema': expected 0 or 1, received '2'" in result.as_text()
 
 
-def test_C12_twenty_cells_are_listed_and_the_others_counted(tmp_path):
+@pytest.mark.fault("C12")
+def test_twenty_cells_are_listed_and_the_others_counted(tmp_path):
     train = HEADER + b"".join(b"a%d.png,0,%s,7\n" % (row, b"x" if row < 50 else b"1") for row in range(60))
     result = check(tmp_path, train)
     assert [problem.line for problem in result.faults] == list(range(2, 22))
@@ -245,7 +268,8 @@ def test_read_names_a_column_that_is_no_finding(tmp_path):
     assert "column 'Score': none of its 2 values is a label" in check(tmp_path, train).as_text()
 
 
-def test_C10_findings_that_differ_are_named_both_ways(tmp_path):
+@pytest.mark.fault("C10")
+def test_findings_that_differ_are_named_both_ways(tmp_path):
     result = check(tmp_path, val=b"Image,Edema,Mass,Patientid\nb1.png,1,0,20\n")
     assert [p.file for p in result.faults] == ["val_data.csv"]
     assert "missing findings: 'Hernia'; findings that the training CSV lacks: 'Mass'" in result.faults[0].message
@@ -281,8 +305,9 @@ def test_course_files_share_patients_and_are_read_by_name():
         np.testing.assert_array_equal(split.labels, frame[list(split.findings)].to_numpy(np.float32))
 
 
+@pytest.mark.fault("C06")
 @pytest.mark.parametrize("name", ["C06-long-row", "C06-short-row"])
-def test_C06_twin_a_reader_that_cuts_and_fills_rows_is_noticed(tmp_path, monkeypatch, name):
+def test_mutation_a_reader_that_cuts_and_fills_rows_is_noticed(tmp_path, monkeypatch, name):
     def shifted(data):
         for line, cells in enumerate(csv.reader(io.StringIO(data.decode())), start=1):
             yield line, [*cells, "0"][:4] if len(cells) < 4 else cells[:4]

@@ -37,13 +37,15 @@ def messages(result: DataCheck, kind: str) -> list[str]:
     return [problem.message for problem in result.problems if problem.kind == kind]
 
 
+@pytest.mark.fault("C60")
 @pytest.mark.parametrize("words", ["True,False", "TRUE,false", "yes,No", "Y,n", "t,F", " true ,FALSE", "1.0,no"])
-def test_C60_words_for_true_and_false_are_labels(tmp_path, words):
+def test_words_for_true_and_false_are_labels(tmp_path, words):
     result = check(tmp_path, HEADER + f"a1.png,{words},11\na2.png,0,1,12\n")
     assert result.exit_code == 0
     np.testing.assert_array_equal(result.splits["train"].labels, [[1, 0], [0, 1]])
 
 
+@pytest.mark.fault("C61")
 @pytest.mark.parametrize(
     "make",
     [
@@ -55,17 +57,19 @@ def test_C60_words_for_true_and_false_are_labels(tmp_path, words):
     ],
     ids=["gzip", "gzip-bom-crlf", "sep", "bom-sep", "sep-cr"],
 )
-def test_C61_packed_tables_and_excels_first_line_are_read(tmp_path, make):
+def test_packed_tables_and_excels_first_line_are_read(tmp_path, make):
     result = check(tmp_path, make(table(*SPLITS["train"]).encode()))
     assert result.exit_code == 0
     assert result.fingerprint == check(tmp_path).fingerprint
 
 
-def test_C61_line_numbers_count_excels_first_line(tmp_path):
+@pytest.mark.fault("C61")
+def test_line_numbers_count_excels_first_line(tmp_path):
     result = check(tmp_path, "sep=,\n" + HEADER + "a1.png,0,1,11\na2.png,2,1,12\n")
     assert [(problem.kind, problem.line) for problem in result.faults] == [("label value", 4)]
 
 
+@pytest.mark.fault("C61")
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -79,7 +83,7 @@ def test_C61_line_numbers_count_excels_first_line(tmp_path):
         (b"sep=;\n" + HEADER.encode(), "separated by ';'. Save the file with commas"),
     ],
 )
-def test_C61_other_formats_are_named_with_the_cure(tmp_path, data, message):
+def test_other_formats_are_named_with_the_cure(tmp_path, data, message):
     result = check(tmp_path, data)
     assert result.exit_code == 2
     faults = [problem for problem in result.faults if problem.file == "train.csv"]
@@ -87,7 +91,8 @@ def test_C61_other_formats_are_named_with_the_cure(tmp_path, data, message):
     assert message in faults[0].message
 
 
-def test_C61_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
+@pytest.mark.fault("C61")
+def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("cxr.system.csv_table.MAX_TABLE_BYTES", 1000)
     (tmp_path / "bomb.csv").write_bytes(gzip.compress(b"0," * 501))
     (tmp_path / "good.csv").write_bytes(gzip.compress(b"0," * 500))
@@ -103,6 +108,7 @@ def test_records_name_the_first_line_of_each():
     assert found == [(1, ["a", "b"]), (3, ["x\ny", "1"]), (5, ["z", "2"])]
 
 
+@pytest.mark.fault("C62")
 @pytest.mark.parametrize(
     ("header", "source"),
     [
@@ -120,23 +126,25 @@ def test_records_name_the_first_line_of_each():
         (",ImageID,ImageDir,StudyID,PatientID,Projection,Report,Labels", "padchest"),
     ],
 )  # fmt: skip
-def test_C62_published_tables_are_recognised_and_the_command_named(tmp_path, header, source):
+def test_published_tables_are_recognised_and_the_command_named(tmp_path, header, source):
     result = check(tmp_path, header + "\n" + ",".join("x" for _ in header.split(",")) + "\n")
     faults = [problem for problem in result.faults if problem.file == "train.csv"]
     assert [problem.kind for problem in faults] == ["known table"]
     assert f"python -m tools.prepare_data {source} " in faults[0].message
 
 
-def test_C62_a_published_table_with_label_columns_can_be_used(tmp_path):
+@pytest.mark.fault("C62")
+def test_a_published_table_with_label_columns_can_be_used(tmp_path):
     nih = "Image Index,Finding Labels,Patient ID,Edema,Hernia\na1.png,Edema,11,1,0\na2.png,Hernia,12,0,1\n"
     result = check(tmp_path, nih, findings=["Edema", "Hernia"])
     assert result.exit_code == 0
     np.testing.assert_array_equal(result.splits["train"].labels, [[1, 0], [0, 1]])
 
 
+@pytest.mark.fault("C62")
 @pytest.mark.parametrize("name", ["Path", "dicom_id", "image_id", "ImageID", "filename", "Image Path"])
 @pytest.mark.parametrize("patient", ["Patientid", "subject_id", "patient"])
-def test_C62_other_names_of_the_image_and_patient_columns(tmp_path, name, patient):
+def test_other_names_of_the_image_and_patient_columns(tmp_path, name, patient):
     header = HEADER.replace("Image", name).replace("Patientid", patient)
     result = check(tmp_path, everywhere=lambda *which: table(*which, header=header))
     assert result.exit_code == 0
@@ -144,7 +152,8 @@ def test_C62_other_names_of_the_image_and_patient_columns(tmp_path, name, patien
     assert result.splits["val"].patients == ("21", "22")
 
 
-def test_C62_text_labels_of_any_table_get_one_line(tmp_path):
+@pytest.mark.fault("C62")
+def test_text_labels_of_any_table_get_one_line(tmp_path):
     result = check(tmp_path, "Image,diagnosis,Patientid\na1.png,Edema|Mass,11\na2.png,Hernia,12\n")
     faults = [problem for problem in result.faults if problem.file == "train.csv"]
     assert [(problem.kind, problem.column) for problem in faults] == [("no label column", "diagnosis")]
@@ -170,6 +179,7 @@ def spelled_otherwise(folder: Path, files: str, listed: str, **options) -> DataC
     return check(folder, everywhere=text, image_dir=folder / "images", **options)
 
 
+@pytest.mark.fault("C63")
 @pytest.mark.parametrize(
     ("files", "listed", "difference"),
     [
@@ -185,7 +195,7 @@ def spelled_otherwise(folder: Path, files: str, listed: str, **options) -> DataC
         ("deep/er/{}.PNG", "{}", "no extension in the CSV, .PNG in the folder; another folder"),
     ],
 )
-def test_C63_images_under_another_name_are_found_and_the_difference_said_once(tmp_path, files, listed, difference):
+def test_images_under_another_name_are_found_and_the_difference_said_once(tmp_path, files, listed, difference):
     result = spelled_otherwise(tmp_path, files, listed)
     assert result.exit_code == 0, result.as_text()
     assert result.splits["test"].images == (files.format("c1"), files.format("c2"))
@@ -195,7 +205,8 @@ def test_C63_images_under_another_name_are_found_and_the_difference_said_once(tm
     assert result.num_unlisted == 0
 
 
-def test_C63_a_name_that_two_files_could_mean_stays_missing(tmp_path):
+@pytest.mark.fault("C63")
+def test_a_name_that_two_files_could_mean_stays_missing(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / "images" / folder).mkdir(parents=True)
         (tmp_path / "images" / folder / "a1.png").write_bytes(b"")
@@ -206,7 +217,8 @@ def test_C63_a_name_that_two_files_could_mean_stays_missing(tmp_path):
     assert "missing image" in {problem.kind for problem in result.faults}
 
 
-def test_C63_one_file_is_not_two_images(tmp_path):
+@pytest.mark.fault("C63")
+def test_one_file_is_not_two_images(tmp_path):
     result = check(
         tmp_path, HEADER + "x.png,0,1,11\nx.jpg,1,0,12\ny,0,1,13\nY,1,0,14\n", image_dir=image_folder(tmp_path)
     )
@@ -222,7 +234,8 @@ def image_folder(folder: Path) -> Path:
     return folder / "images"
 
 
-def test_C63_files_behind_links_that_lead_outside_are_not_taken(tmp_path):
+@pytest.mark.fault("C63")
+def test_files_behind_links_that_lead_outside_are_not_taken(tmp_path):
     images = image_folder(tmp_path)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "a1.png").write_bytes(b"")
@@ -236,27 +249,30 @@ def test_C63_files_behind_links_that_lead_outside_are_not_taken(tmp_path):
 # Columns that are no findings
 
 
+@pytest.mark.fault("C64")
 @pytest.mark.parametrize(
     "name",
     ["Sex", "gender", "Patient Age", "PatientSex", "AP view", "View Position", "ViewPosition_DICOM", "Follow-up #",
      "follow_up", "FOLDS fold", "split", "is_train", "Unnamed: 3", "AP/PA", "Frontal/Lateral", "index", "StudyDate",
      "study_id"],
 )  # fmt: skip
-def test_C64_names_that_are_no_findings(name):
+def test_names_that_are_no_findings(name):
     assert is_no_finding(name)
 
 
+@pytest.mark.fault("C64")
 @pytest.mark.parametrize(
     "name",
     ["Edema", "Pleural_Thickening", "No Finding", "Aortic enlargement", "Lung Opacity", "Support Devices",
      "Enlarged Cardiomediastinum", "Pneumothorax", "ILD", "Other lesion", "tracheal shift", "apical pleural thickening",
      "sequelae", "dual chamber device", "loss of volume", "pectum carinatum", "Fracture", "COVID-19", "TB", "Sextant"],
 )  # fmt: skip
-def test_C64_names_of_findings_are_findings(name):
+def test_names_of_findings_are_findings(name):
     assert not is_no_finding(name)
 
 
-def test_C64_such_columns_are_left_out_with_a_line_unless_chosen(tmp_path):
+@pytest.mark.fault("C64")
+def test_such_columns_are_left_out_with_a_line_unless_chosen(tmp_path):
     train = "Image,Edema,Sex,Patient Age,Patientid\na1.png,0,1,50,11\na2.png,1,0,61,12\n"
     others = {"everywhere": lambda *which: table(*which, header=HEADER.replace("Hernia", "Sex"))}
     result = check(tmp_path, train, **others)
@@ -270,8 +286,9 @@ def test_C64_such_columns_are_left_out_with_a_line_unless_chosen(tmp_path):
     assert chosen.splits["train"].findings == ("Edema", "Sex")
 
 
+@pytest.mark.fault("C64")
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "Unnamed: 0.1", "unnamed_0"])
-def test_C64_row_numbers_are_dropped_with_a_line(tmp_path, name):
+def test_row_numbers_are_dropped_with_a_line(tmp_path, name):
     result = check(tmp_path, f"{name},Image,Edema,Hernia,Patientid\n0,a1.png,0,1,11\n1,a2.png,1,0,12\n")
     assert result.exit_code == 0
     assert result.splits["train"].findings == ("Edema", "Hernia")
@@ -287,7 +304,8 @@ def test_row_numbers_have_no_name_only_at_the_front():
 # Labels that exclude each other
 
 
-def test_C65_no_finding_beside_a_finding_is_counted(tmp_path):
+@pytest.mark.fault("C65")
+def test_no_finding_beside_a_finding_is_counted(tmp_path):
     header = "Image,{},Effusion,Support Devices,Patientid\n"
     rows = "a1.png,1,1,0,11\na2.png,0,1,0,12\na3.png,1,0,1,13\na4.png,1,0,0,14\na5.png,1,1,1,15\n"
     for name in ("No Finding", "no_finding", "Normal"):
@@ -297,7 +315,8 @@ def test_C65_no_finding_beside_a_finding_is_counted(tmp_path):
         assert found[0].startswith("2 of 5 rows say \"No Finding\" and name a finding too ('Effusion'; lines 2, 6)")
 
 
-def test_C65_blank_and_negative_labels_contradict_nothing(tmp_path):
+@pytest.mark.fault("C65")
+def test_blank_and_negative_labels_contradict_nothing(tmp_path):
     rows = "a1.png,1,,11\na2.png,,1,12\na3.png,0,0,13\n"
     result = check(tmp_path, "Image,No Finding,Effusion,Patientid\n" + rows, blank="unlabelled")
     assert messages(result, "contradicting labels") == []
@@ -306,6 +325,7 @@ def test_C65_blank_and_negative_labels_contradict_nothing(tmp_path):
 # Patients
 
 
+@pytest.mark.fault("C66")
 @pytest.mark.parametrize(
     ("one", "other", "alike"),
     [
@@ -315,11 +335,12 @@ def test_C65_blank_and_negative_labels_contradict_nothing(tmp_path):
         ("100", "-100", False), ("1e", "1", False), ("\u0661", "1", False),
     ],
 )  # fmt: skip
-def test_C66_ids_are_compared_as_numbers(one, other, alike):
+def test_ids_are_compared_as_numbers(one, other, alike):
     assert (patient_key(one) == patient_key(other)) is alike
 
 
-def test_C66_retyped_ids_across_files_are_a_warning_without_the_ids(tmp_path):
+@pytest.mark.fault("C66")
+def test_retyped_ids_across_files_are_a_warning_without_the_ids(tmp_path):
     train = HEADER + "a1.png,0,1,0021\na2.png,1,0,22.0\na3.png,1,0,22.0\na4.png,1,0,99\n"
     result = check(tmp_path, train)
     assert result.exit_code == 0
@@ -331,7 +352,8 @@ def test_C66_retyped_ids_across_files_are_a_warning_without_the_ids(tmp_path):
     assert result.splits["train"].patients == ("0021", "22.0", "22.0", "99")
 
 
-def test_C67_table_without_patients_is_used_on_request_only(tmp_path):
+@pytest.mark.fault("C67")
+def test_table_without_patients_is_used_on_request_only(tmp_path):
     def without(letter, patient):
         return f"Image,Edema,Hernia\n{letter}1.png,0,1\n{letter}2.png,1,0\n"
 
@@ -352,7 +374,8 @@ def test_C67_table_without_patients_is_used_on_request_only(tmp_path):
 # Choices
 
 
-def test_C68_a_finding_with_a_comma_is_hinted_at(tmp_path):
+@pytest.mark.fault("C68")
+def test_a_finding_with_a_comma_is_hinted_at(tmp_path):
     header = HEADER.replace("Hernia", '"Opacity, diffuse"')
     options = {"everywhere": lambda *which: table(*which, header=header)}
     assert check(tmp_path, **options, findings=["Opacity, diffuse"]).splits["val"].findings == ("Opacity, diffuse",)
@@ -360,8 +383,9 @@ def test_C68_a_finding_with_a_comma_is_hinted_at(tmp_path):
     assert "--finding 'Opacity, diffuse'" in refused.faults[0].message
 
 
+@pytest.mark.fault("C69")
 @pytest.mark.parametrize("blank", ["", " ", "NA", "nan", "NULL", "n/a"])
-def test_C69_blank_means_what_the_user_says(tmp_path, blank):
+def test_blank_means_what_the_user_says(tmp_path, blank):
     train = HEADER + f"a1.png,{blank},1,11\na2.png,1,0,12\n"
     faults = check(tmp_path, train).faults
     assert "--allow blank-zero" in faults[0].message
@@ -370,7 +394,8 @@ def test_C69_blank_means_what_the_user_says(tmp_path, blank):
         np.testing.assert_array_equal(labels, [[value, 1], [1, 0]])
 
 
-def test_C69_one_class_because_of_blanks_names_the_other_meaning(tmp_path):
+@pytest.mark.fault("C69")
+def test_one_class_because_of_blanks_names_the_other_meaning(tmp_path):
     train = HEADER + "a1.png,,1,11\na2.png,1,0,12\n"
     warnings = messages(check(tmp_path, train, blank="unlabelled"), "one class")
     assert [warning.split(". ")[1] for warning in warnings] == [
@@ -378,7 +403,8 @@ def test_C69_one_class_because_of_blanks_names_the_other_meaning(tmp_path):
     ]
 
 
-def test_C69_where_keeps_rows_and_is_no_finding(tmp_path):
+@pytest.mark.fault("C69")
+def test_where_keeps_rows_and_is_no_finding(tmp_path):
     def with_views(letter, patient):
         rows = (("1.png", 0, "Frontal", "PA"), ("2.png", 1, "Frontal", "AP"), ("3.png", 1, "Lateral", "LL"))
         cells = [f"{letter}{name},{label},{side},{view},{patient}{name}" for name, label, side, view in rows]

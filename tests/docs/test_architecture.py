@@ -135,3 +135,17 @@ def test_rules_catch_a_forbidden_import():
     assert goes_up("cxr.metrics.ranking", "cxr.report.report_files")
     assert not goes_up("cxr.report.report_files", "cxr.metrics.ranking")
     assert imported("def f():\n    from flask import Flask") == {"flask", "flask.Flask"}
+
+
+def test_no_test_module_imports_another():
+    files = list((ROOT / "tests").rglob("*.py"))
+    tests = {path.stem for path in files if path.stem.startswith("test_")}
+    for path in files:
+        names = {part for name in imported(path.read_text(encoding="utf-8")) for part in name.split(".")[:2]}
+        assert not names & (tests - {"test_evaluation"}) - {path.stem}, path
+
+
+def test_tests_mirror_the_rooms():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {*ROOMS, "scripts", "tools", "pages", "docs", "support"}
+    assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 NUM_ROWS = {"C": 25, "I": 39, "M": 13, "H": 23, "T": 21, "L": 12}
-IDS = re.compile(r"test_((?:[CIMHTL]\d\d_)+)")
 
 
 def rows_of(document: str) -> dict[str, tuple[str, str, str]]:
@@ -23,14 +24,19 @@ def rows_of(document: str) -> dict[str, tuple[str, str, str]]:
     return rows
 
 
+def faults_of(function: ast.FunctionDef) -> list[str]:
+    """Return the ids in a test's `@pytest.mark.fault("C06", ...)`."""
+    marks = [mark for mark in function.decorator_list if isinstance(mark, ast.Call)]
+    return [one.value for mark in marks if ast.unparse(mark.func) == "pytest.mark.fault" for one in mark.args]
+
+
 def proofs_in(folder: Path) -> dict[str, set[str]]:
-    """Return id -> the files that hold a test with that id in its name."""
+    """Return id -> the files that hold a test marked with that id."""
     found: dict[str, set[str]] = {}
     for path in folder.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and (match := IDS.match(node.name)):
-                for row in match[1].rstrip("_").split("_"):
-                    found.setdefault(row, set()).add(path.name)
+            for row in faults_of(node) if isinstance(node, ast.FunctionDef) else ():
+                found.setdefault(row, set()).add(path.name)
     return found
 
 
@@ -74,3 +80,29 @@ def test_document_and_tests_agree():
 )
 def test_the_comparison_notices_each_difference(line, tests, expected):
     assert differences(line, tests) == expected
+
+
+def test_a_fault_is_a_marker_and_no_name():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        assert not re.findall(r"def test_[A-Z]\d\d_\w+", path.read_text(encoding="utf-8")), path
+
+
+def test_files_of_tests_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_option_runs_the_proof_of_one_fault():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "--fault",
+        "C09",
+        "tests/data/test_label_order.py",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (test,) = [line for line in done.stdout.splitlines() if "::" in line]
+    assert test.endswith("::test_permuted_columns_give_identical_labels")

@@ -27,30 +27,34 @@ needs_libjpeg = pytest.mark.skipif(
 # --- compressed pixels -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("I30")
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [files.RLE, files.JPEG_LS, files.JPEG_2000])
-def test_I30_lossless_compression_changes_nothing(bits, syntax):
+def test_lossless_compression_changes_nothing(bits, syntax):
     samples = twin(bits)
     np.testing.assert_array_equal(
         decode_radiograph(files.dicom_compressed(samples, bits, syntax)), decode_radiograph(files.dicom(samples, bits))
     )
 
 
+@pytest.mark.fault("I30")
 @needs_libjpeg
 @pytest.mark.parametrize("bits", [8, 12, 16])
-def test_I30_jpeg_lossless_equals_the_native_picture(bits):
+def test_jpeg_lossless_equals_the_native_picture(bits):
     samples = twin(bits)
     data = files.dicom_encapsulated(files.jpeg_lossless(samples, bits), samples, bits, files.JPEG_LOSSLESS)
     np.testing.assert_array_equal(decode_radiograph(data), decode_radiograph(files.dicom(samples, bits)))
 
 
-def test_I30_jpeg_baseline_equals_the_jpeg_file():
+@pytest.mark.fault("I30")
+def test_jpeg_baseline_equals_the_jpeg_file():
     frame = files.pillow_bytes(PICTURE, quality=80)
     radiograph = decode_radiograph(files.dicom_encapsulated(frame, PICTURE, 8, files.JPEG_BASELINE))
     np.testing.assert_array_equal(radiograph, np.asarray(Image.open(BytesIO(frame))))
 
 
-def test_I30_a_missing_plugin_is_named_by_its_compression(monkeypatch):
+@pytest.mark.fault("I30")
+def test_a_missing_plugin_is_named_by_its_compression(monkeypatch):
     class Without:
         available_plugins = ()
 
@@ -62,7 +66,8 @@ def test_I30_a_missing_plugin_is_named_by_its_compression(monkeypatch):
         assert (caught.value.code, caught.value.status) == ("dicom_compression", 415)
 
 
-def test_I30_codestreams_that_contradict_the_header_are_refused():
+@pytest.mark.fault("I30")
+def test_codestreams_that_contradict_the_header_are_refused():
     small = PICTURE[:64, :64]
     jpeg, colour = files.pillow_bytes(small), files.pillow_bytes(np.dstack([PICTURE] * 3))
     j2k = pydicom.dcmread(BytesIO(files.dicom_compressed(small, 8, files.JPEG_2000)))
@@ -83,7 +88,8 @@ def test_I30_codestreams_that_contradict_the_header_are_refused():
         assert error_code(files.dicom_encapsulated(frame, PICTURE, 8, syntax)) == "dicom_header"
 
 
-def test_I30_an_rle_bomb_is_not_expanded():
+@pytest.mark.fault("I30")
+def test_an_rle_bomb_is_not_expanded():
     frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 7_000  # 128 bytes from each 2
     assert error_code(files.dicom_encapsulated(frame, PICTURE, 8, files.RLE)) == "damaged"
     frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\x00" * 2_000_000  # 256 MB

@@ -44,8 +44,9 @@ NOTICES = [
 ]
 
 
+@pytest.mark.fault("I35", "I39")
 @pytest.mark.parametrize(("tags", "notice"), NOTICES)
-def test_I35_I39_unusual_headers_give_a_notice(tags, notice):
+def test_unusual_headers_give_a_notice(tags, notice):
     radiograph, notices, _ = decode_with_notices(files.dicom(PICTURE, **tags))
     assert notices == (() if notice is None else (notice,))
     np.testing.assert_array_equal(radiograph, PICTURE)
@@ -71,7 +72,8 @@ def dicom_full_of_markers() -> bytes:
     return files.dicom_start() + b"".join(coded)
 
 
-def test_I38_no_value_of_the_header_leaves(caplog, capfd):
+@pytest.mark.fault("I38")
+def test_no_value_of_the_header_leaves(caplog, capfd):
     """Look for the markers wherever text can come out, for the whole file, cut ones and one that lies."""
     whole = dicom_full_of_markers()
     assert whole.count(b"DOE^JANE") == 23
@@ -96,7 +98,8 @@ def test_I38_no_value_of_the_header_leaves(caplog, capfd):
     assert "1950" not in out
 
 
-def test_I38_twin_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog, capfd):
+@pytest.mark.fault("I38")
+def test_mutation_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog, capfd):
     real = decode_with_notices
 
     def tell(data: bytes):
@@ -108,4 +111,4 @@ def test_I38_twin_an_error_that_quotes_the_header_is_noticed(monkeypatch, caplog
 
     monkeypatch.setitem(globals(), "decode_with_notices", tell)
     with pytest.raises(AssertionError, match="DOE"):
-        test_I38_no_value_of_the_header_leaves(caplog, capfd)
+        test_no_value_of_the_header_leaves(caplog, capfd)

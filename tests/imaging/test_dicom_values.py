@@ -46,16 +46,18 @@ def to_8_bits(samples: np.ndarray, bits: int) -> np.ndarray:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("I27")
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.IMPLICIT])
-def test_I27_8_bit_samples_are_taken_as_they_are(syntax):
+def test_8_bit_samples_are_taken_as_they_are(syntax):
     radiograph, notices, file_type = decode_with_notices(files.dicom(PICTURE, syntax=syntax))
     np.testing.assert_array_equal(radiograph, PICTURE)
     assert (radiograph.dtype, notices, file_type) == (np.uint8, (), "dicom")
 
 
+@pytest.mark.fault("I27")
 @pytest.mark.parametrize("bits", [10, 12, 14, 15, 16])
 @pytest.mark.parametrize("signed", [False, True])
-def test_I27_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
+def test_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
     samples = twin(bits)
     offset = 2 ** (bits - 1) if signed else 0
     window = {"WindowCenter": 2 ** (bits - 1) - offset, "WindowWidth": 2**bits, "VOILUTFunction": "LINEAR"}
@@ -67,8 +69,9 @@ def test_I27_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
         assert np.abs(radiograph - decode_radiograph(files.png(samples, 16)).astype(int)).max() <= 1
 
 
+@pytest.mark.fault("I27")
 @pytest.mark.parametrize("signed", [False, True])
-def test_I27_without_window_the_quantiles_are_black_and_white(signed):
+def test_without_window_the_quantiles_are_black_and_white(signed):
     samples = 3000 + twin(11).astype(int) - (4000 if signed else 0)
     radiograph, notices, _ = decode_with_notices(files.dicom(samples, 14, signed))
     low, high = np.quantile(samples, (0.005, 0.995), method="inverted_cdf")
@@ -77,9 +80,10 @@ def test_I27_without_window_the_quantiles_are_black_and_white(signed):
     assert notices == (NO_WINDOW,)
 
 
+@pytest.mark.fault("I28")
 @pytest.mark.parametrize("bits", [8, 12])
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 100, "WindowWidth": 150}])
-def test_I28_monochrome1_is_the_inverse_of_monochrome2(bits, window):
+def test_monochrome1_is_the_inverse_of_monochrome2(bits, window):
     samples = twin(bits)
     upright = decode_radiograph(files.dicom(samples, bits, **window))
     inverted = decode_radiograph(files.dicom(samples, bits, PhotometricInterpretation="MONOCHROME1", **window))
@@ -92,8 +96,9 @@ def test_I28_monochrome1_is_the_inverse_of_monochrome2(bits, window):
 WINDOWS = [(2000, 1500, "LINEAR"), (2000.5, 1500.25, "LINEAR_EXACT"), (1800, 900, "SIGMOID"), (2048, 1, "LINEAR")]
 
 
+@pytest.mark.fault("I29")
 @pytest.mark.parametrize(("centre", "width", "function"), WINDOWS)
-def test_I29_window_equals_pydicom_and_the_closed_form(centre, width, function):
+def test_window_equals_pydicom_and_the_closed_form(centre, width, function):
     samples = twin(12)
     tags = {"WindowCenter": centre, "WindowWidth": width, "VOILUTFunction": function}
     radiograph = decode_radiograph(files.dicom(samples, 12, **tags))
@@ -110,14 +115,16 @@ def test_I29_window_equals_pydicom_and_the_closed_form(centre, width, function):
     assert abs(radiograph[at] - 255 * min(max(closed, 0), 1)) <= 0.51
 
 
-def test_I29_the_first_of_several_windows_is_taken():
+@pytest.mark.fault("I29")
+def test_the_first_of_several_windows_is_taken():
     one = decode_radiograph(files.dicom(twin(12), 12, WindowCenter=2000, WindowWidth=1500))
     two = decode_radiograph(files.dicom(twin(12), 12, WindowCenter=[2000, 50], WindowWidth=[1500, 10]))
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.fault("I29")
 @pytest.mark.parametrize(("slope", "intercept"), [(2.5, -1000), (-1, 4095), (0.001, 0)])
-def test_I29_rescale_comes_before_the_window(slope, intercept):
+def test_rescale_comes_before_the_window(slope, intercept):
     samples = twin(12)
     values = samples.astype(float) * slope + intercept
     centre, width = float(np.median(values)), float(np.ptp(values) / 2)
@@ -136,7 +143,8 @@ def lut_item(entries: np.ndarray, first: int, bits: int = 16, signed: bool = Fal
     return item
 
 
-def test_I29_luts_equal_pydicom():
+@pytest.mark.fault("I29")
+def test_luts_equal_pydicom():
     samples = twin(12)
     curve = np.rint(65535 * (np.arange(3000) / 2999) ** 0.5).astype(np.uint16)
     luts = {"VOILUTSequence": Sequence([lut_item(curve, 500)]), "WindowCenter": 1, "WindowWidth": 2}
@@ -150,7 +158,8 @@ def test_I29_luts_equal_pydicom():
     assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - expected).max() <= 0.51
 
 
-def test_I29_voi_lut_with_a_wrong_depth_or_a_negative_start():
+@pytest.mark.fault("I29")
+def test_voi_lut_with_a_wrong_depth_or_a_negative_start():
     samples = twin(12)
     lying = {"VOILUTSequence": Sequence([lut_item(np.arange(4096), 0, bits=16)])}  # 12-bit entries said to be 16
     assert np.abs(decode_radiograph(files.dicom(samples, 12, **lying)) - to_8_bits(samples, 12)).max() <= 0.51
@@ -162,8 +171,9 @@ def test_I29_voi_lut_with_a_wrong_depth_or_a_negative_start():
 BAD_WINDOWS = [("abc", "100"), ("100", "abc"), ("2000", "0"), ("2000", "-5"), ("nan", "100"), ("inf", "100")]
 
 
+@pytest.mark.fault("I29")
 @pytest.mark.parametrize(("centre", "width"), [*BAD_WINDOWS, ("1e300", "100"), ("-9000", "10"), ("2000", "")])
-def test_I29_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
+def test_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
     samples = twin(12)
     data = with_text(files.dicom(samples, 12, WindowCenter="88888888", WindowWidth="99999999"), centre, width)
     radiograph, notices, _ = decode_with_notices(data)
@@ -172,8 +182,9 @@ def test_I29_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.fault("I29")
 @pytest.mark.parametrize(("slope", "intercept"), [("abc", "0"), ("0", "0"), ("1", "nan"), ("1e200", "0")])
-def test_I29_bad_rescale_is_ignored_with_a_notice(slope, intercept):
+def test_bad_rescale_is_ignored_with_a_notice(slope, intercept):
     data = with_text(files.dicom(PICTURE, RescaleSlope="88888888", RescaleIntercept="99999999"), slope, intercept)
     radiograph, notices, _ = decode_with_notices(data)
     np.testing.assert_array_equal(radiograph, PICTURE)
@@ -185,7 +196,8 @@ def with_text(data: bytes, first: str, second: str) -> bytes:
     return data.replace(b"88888888", first.ljust(8).encode()).replace(b"99999999", second.ljust(8).encode())
 
 
-def test_I29_bad_luts_are_ignored_with_a_notice():
+@pytest.mark.fault("I29")
+def test_bad_luts_are_ignored_with_a_notice():
     short = lut_item(np.arange(100), 0)
     short.LUTData = bytes(20)
     for keyword, item in (("VOILUTSequence", short), ("VOILUTSequence", Dataset()), ("ModalityLUTSequence", short)):
@@ -206,7 +218,8 @@ def test_padding_is_black_and_does_not_count(photometric):
     assert radiograph[:16].max() == 0
 
 
-def test_I36_unused_bits_hold_an_overlay_or_are_an_error():
+@pytest.mark.fault("I36")
+def test_unused_bits_hold_an_overlay_or_are_an_error():
     samples = twin(12) | np.uint16(0x4000)
     dataset = files.dicom_dataset(samples, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored, dataset.HighBit = 12, 11
@@ -215,18 +228,21 @@ def test_I36_unused_bits_hold_an_overlay_or_are_an_error():
     assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
 
 
-def test_I36_high_bit_above_bits_stored_is_shifted():
+@pytest.mark.fault("I36")
+def test_high_bit_above_bits_stored_is_shifted():
     dataset = files.dicom_dataset(twin(12) << 4, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored = 12
     assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
 
 
-def test_I23_blank_dicoms_are_refused():
+@pytest.mark.fault("I23")
+def test_blank_dicoms_are_refused():
     for bits, samples in ((8, np.full((96, 80), 9)), (12, np.full((96, 80), 900)), (16, 900 + twin(3))):
         assert error_code(files.dicom(samples, bits)) == "blank"
 
 
-def test_I03_few_bits_give_a_notice():
+@pytest.mark.fault("I03")
+def test_few_bits_give_a_notice():
     samples = PICTURE >> 4
     radiograph, notices, _ = decode_with_notices(files.dicom(samples, 4))
     np.testing.assert_array_equal(radiograph, samples * 17)
@@ -264,8 +280,9 @@ def test_real_dicoms_equal_their_pngs(name, png):
         assert np.abs(resized - twin_picture.astype(int)).max() <= 1, path.name
 
 
+@pytest.mark.fault("I28")
 @needs_real_data
-def test_I28_real_monochrome1_is_the_inverse_of_its_twin():
+def test_real_monochrome1_is_the_inverse_of_its_twin():
     folder = real_folder() / "dicom"
     upright = decode_radiograph((folder / "txrv_rsna_jpegbaseline.dcm").read_bytes())
     inverted = decode_radiograph((folder / "txrv_fake_mono1.dcm").read_bytes())

@@ -123,9 +123,10 @@ def test_save_prints_and_warns_nothing(network, tmp_path, capfd, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.fault("M10")
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_M10_save_honours_the_umask(network, tmp_path, umask, mode):
+def test_save_honours_the_umask(network, tmp_path, umask, mode):
     old = os.umask(umask)
     try:
         save_model(network, make_info(), tmp_path / "model.h5")
@@ -134,7 +135,8 @@ def test_M10_save_honours_the_umask(network, tmp_path, umask, mode):
     assert stat.S_IMODE((tmp_path / "model.h5").stat().st_mode) == mode
 
 
-def test_M11_old_keras_is_refused(saved, monkeypatch):
+@pytest.mark.fault("M11")
+def test_old_keras_is_refused(saved, monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.15.0")
     with pytest.raises(ModelFileError, match=r"3\.15\.0 .* expected 3\.15\.1 or newer"):
         load_model(saved)
@@ -148,6 +150,7 @@ def fail_in_hdf5(*args, **kwargs):
     raise RuntimeError("Can't write data (file write failed)")
 
 
+@pytest.mark.fault("M12")
 @pytest.mark.parametrize(
     ("target", "name", "fault"),
     [
@@ -158,7 +161,7 @@ def fail_in_hdf5(*args, **kwargs):
         (model_file.os, "fsync", fail_to_write),
     ],
 )
-def test_M12_old_file_survives_a_failed_save(network, tmp_path, monkeypatch, target, name, fault):
+def test_old_file_survives_a_failed_save(network, tmp_path, monkeypatch, target, name, fault):
     (tmp_path / "model.h5").write_bytes(b"the old model")
     monkeypatch.setattr(target, name, fault)
     with pytest.raises(OSError, match=r"No space left|could not write about"):
@@ -166,7 +169,8 @@ def test_M12_old_file_survives_a_failed_save(network, tmp_path, monkeypatch, tar
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"model.h5": b"the old model"}
 
 
-def test_M05_weights_that_are_not_finite_are_not_saved(network, tmp_path):
+@pytest.mark.fault("M05")
+def test_weights_that_are_not_finite_are_not_saved(network, tmp_path):
     weights = network.get_weights()
     try:
         network.set_weights([np.full_like(weights[0], np.nan), *weights[1:]])
@@ -177,6 +181,7 @@ def test_M05_weights_that_are_not_finite_are_not_saved(network, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_M06_save_refuses_info_that_does_not_fit_the_model(network, tmp_path):
+@pytest.mark.fault("M06")
+def test_save_refuses_info_that_does_not_fit_the_model(network, tmp_path):
     with pytest.raises(ModelFileError, match="for 1 findings"):
         save_model(network, make_info(findings=("Mass",)), tmp_path / "model.h5")

@@ -61,7 +61,8 @@ def count_served_flips(network, saved, folder, num_flips):
     return refused, changed
 
 
-def test_M04_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path):
+@pytest.mark.fault("M04")
+def test_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path):
     refused, changed = count_served_flips(network, saved, tmp_path, 200)
     print(f"200 flipped bits: {refused} files refused, {changed} changed ones served")
     assert 0 < refused < 200
@@ -80,7 +81,8 @@ def heap_objects(content):
         start = content.find(b"GCOL", start + 4)
 
 
-def test_M80_sizes_that_would_keep_hdf5_busy_for_ever_are_refused(saved, tmp_path):
+@pytest.mark.fault("M80")
+def test_sizes_that_would_keep_hdf5_busy_for_ever_are_refused(saved, tmp_path):
     """HDF5 adds these sizes up without a check; a large one turns its walk back to the objects that it has seen."""
     content = saved.read_bytes()
     places = list(heap_objects(content))
@@ -93,14 +95,16 @@ def test_M80_sizes_that_would_keep_hdf5_busy_for_ever_are_refused(saved, tmp_pat
                 read_model_info(tmp_path / "endless.h5")
 
 
-def test_M04_twin_without_the_digest_changed_files_are_served(network, saved, tmp_path, monkeypatch):
+@pytest.mark.fault("M04")
+def test_mutation_without_the_digest_changed_files_are_served(network, saved, tmp_path, monkeypatch):
     stored = read_model_info(saved).digest
     monkeypatch.setattr(model_file, "_digest", lambda *args: stored)
     with pytest.raises(AssertionError):
-        test_M04_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path)
+        test_flipped_bits_are_refused_or_change_nothing(network, saved, tmp_path)
 
 
-def test_M03_truncated_files_are_refused(saved, tmp_path):
+@pytest.mark.fault("M03")
+def test_truncated_files_are_refused(saved, tmp_path):
     size = saved.stat().st_size
     for end in {0, 1, 8, 2048, size - 1, *np.linspace(0, size - 2, 60, dtype=int)}:
         (tmp_path / "cut.h5").write_bytes(saved.read_bytes()[:end])
@@ -146,6 +150,7 @@ def claim_terabytes(file):
     file["model_weights/bn/bn"].create_dataset("gamma", (2**38,), "f4", chunks=(1024,))
 
 
+@pytest.mark.fault("M05", "M06", "M07")
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -165,7 +170,7 @@ def claim_terabytes(file):
         (claim_terabytes, "claims more bytes than the file has"),
     ],
 )
-def test_M05_M06_M07_damaged_and_hostile_files_are_refused(copy, damage, message, sealed):
+def test_damaged_and_hostile_files_are_refused(copy, damage, message, sealed):
     """Unsealed: an accident, caught at the latest by the digest. Sealed: on purpose, with a digest that fits."""
     with h5py.File(copy, "r+") as file:
         damage(file)
@@ -192,6 +197,7 @@ def make_weights_only(path):
         file["x"] = 1
 
 
+@pytest.mark.fault("M01", "M02", "M08")
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -202,7 +208,7 @@ def make_weights_only(path):
         (make_weights_only, "a Keras file without ModelInfo"),
     ],
 )
-def test_M01_M02_M08_what_is_no_model_file_is_refused(tmp_path, make, message):
+def test_what_is_no_model_file_is_refused(tmp_path, make, message):
     make(tmp_path / "model.h5")
     with pytest.raises(ModelFileError, match=message):
         load_model(tmp_path / "model.h5")

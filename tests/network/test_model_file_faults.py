@@ -48,8 +48,9 @@ def copy(saved, tmp_path):
 # --- foreign and hostile files ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("M07")
 @pytest.mark.parametrize("in_place_of", ["pooled", "probabilities"])
-def test_M07_code_in_a_sealed_file_is_not_run(copy, tmp_path, in_place_of):
+def test_code_in_a_sealed_file_is_not_run(copy, tmp_path, in_place_of):
     """A Lambda layer whose code makes a file: refused by its name before Keras sees it, whatever the digest says."""
     mark = tmp_path / "was-here"
     code = keras.layers.Lambda(eval(f"lambda x: (open({str(mark)!r}, 'w'), x)[1]"))  # noqa: S307 - the attack itself
@@ -66,7 +67,8 @@ def test_M07_code_in_a_sealed_file_is_not_run(copy, tmp_path, in_place_of):
     assert not mark.exists()
 
 
-def test_M06_findings_in_another_order_than_the_heads_are_caught_by_the_digest(copy):
+@pytest.mark.fault("M06")
+def test_findings_in_another_order_than_the_heads_are_caught_by_the_digest(copy):
     with h5py.File(copy, "r+") as file:
         plain = json.loads(file.attrs[INFO_ATTRIBUTE])
         file.attrs[INFO_ATTRIBUTE] = json.dumps(plain | {"findings": plain["findings"][::-1]}, sort_keys=True)
@@ -74,7 +76,8 @@ def test_M06_findings_in_another_order_than_the_heads_are_caught_by_the_digest(c
         load_model(copy)
 
 
-def test_M13_what_one_run_says_never_goes_with_the_weights_of_another(network, copy, tmp_path):
+@pytest.mark.fault("M13")
+def test_what_one_run_says_never_goes_with_the_weights_of_another(network, copy, tmp_path):
     other = tmp_path / "other.h5"
     network.set_weights([weight + 1 for weight in network.get_weights()])
     save_model(network, make_info(settings={"epochs": 9}), other)
@@ -109,6 +112,7 @@ def write_keras_2_file(network, path):
         file.create_group("model_weights")
 
 
+@pytest.mark.fault("M08")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, of TensorFlow's variables
 @pytest.mark.parametrize(
     ("write", "message"),
@@ -119,14 +123,15 @@ def write_keras_2_file(network, path):
         (write_keras_2_file, r"a Keras file without ModelInfo .*, written by Keras 2\.3\.1"),
     ],
 )
-def test_M08_other_files_of_keras_are_refused_in_one_line(network, tmp_path, write, message):
+def test_other_files_of_keras_are_refused_in_one_line(network, tmp_path, write, message):
     write(network, tmp_path / "model.h5")
     with pytest.raises(ModelFileError, match=message) as refused:
         load_model(tmp_path / "model.h5")
     assert "\n" not in str(refused.value)
 
 
-def test_M08_a_file_of_a_newer_keras_loads_or_names_both_versions(copy):
+@pytest.mark.fault("M08")
+def test_a_file_of_a_newer_keras_loads_or_names_both_versions(copy):
     for change, loads in (
         (lambda file: None, True),
         (change_layer("conv1_conv", kernel_size="from the future"), False),
@@ -143,7 +148,8 @@ def test_M08_a_file_of_a_newer_keras_loads_or_names_both_versions(copy):
                 load_model(copy)
 
 
-def test_M11_only_keras_3_is_imported():
+@pytest.mark.fault("M11")
+def test_only_keras_3_is_imported():
     """TF_USE_LEGACY_KERAS turns tensorflow.keras into Keras 2; only `keras` is imported here."""
     for path in [*ROOT.glob("*.py"), *ROOT.glob("cxr/**/*.py"), *ROOT.glob("tools/**/*.py")]:
         text = path.read_text(encoding="utf-8")
@@ -165,8 +171,9 @@ def without_privileges():
         yield
 
 
+@pytest.mark.fault("M10")
 @posix
-def test_M10_a_file_that_may_not_be_read_is_refused_with_the_reason(saved):
+def test_a_file_that_may_not_be_read_is_refused_with_the_reason(saved):
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders can be entered by their owner alone
         Path(folder).chmod(0o755)
         path = Path(shutil.copy(saved, folder))
@@ -178,7 +185,8 @@ def test_M10_a_file_that_may_not_be_read_is_refused_with_the_reason(saved):
 # --- saving that fails or is killed ----------------------------------------------------------------------------------
 
 
-def test_M12_a_full_disk_is_found_before_writing(network, tmp_path, monkeypatch):
+@pytest.mark.fault("M12")
+def test_a_full_disk_is_found_before_writing(network, tmp_path, monkeypatch):
     (tmp_path / "model.h5").write_bytes(b"the old model")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1_000_000))
@@ -244,10 +252,11 @@ def sweep_strays(path):
     assert [other.name for other in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.fault("M12")
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 20_000])
-def test_M12_writes_that_fail_leave_the_old_file_whatever_hdf5_makes_of_it(copy, limit):
+def test_writes_that_fail_leave_the_old_file_whatever_hdf5_makes_of_it(copy, limit):
     """HDF5 may end the process in its own clean-up, which Python cannot catch; the old file is no part of that."""
     path = Path(copy)
     before = path.read_bytes()
@@ -258,25 +267,28 @@ def test_M12_writes_that_fail_leave_the_old_file_whatever_hdf5_makes_of_it(copy,
     sweep_strays(path)
 
 
+@pytest.mark.fault("M12")
 @posix
-def test_M12_a_kill_during_saving_leaves_a_whole_file(copy):
+def test_a_kill_during_saving_leaves_a_whole_file(copy):
     path = Path(copy)
     assert survive_kills(path, 1) == 1
     sweep_strays(path)
 
 
+@pytest.mark.fault("M12")
 @posix
 @pytest.mark.slow
-def test_M12_twenty_kills_during_saving_leave_a_whole_file(copy):
+def test_twenty_kills_during_saving_leave_a_whole_file(copy):
     path = Path(copy)
     assert survive_kills(path, 20) == 20
     print("20 kills during saving survived")
     sweep_strays(path)
 
 
+@pytest.mark.fault("M12")
 @posix
 @pytest.mark.slow
-def test_M12_twin_kills_during_saving_in_place_destroy_the_file(copy):
+def test_mutation_kills_during_saving_in_place_destroy_the_file(copy):
     """The kills do hit: the same ones, on a file that is written where it lies, leave less than whole files."""
     whole = survive_kills(Path(copy), 12, how="in place")
     print(f"saving in place: whole after {whole} of 12 kills")

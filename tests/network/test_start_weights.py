@@ -257,12 +257,11 @@ def hang(*args, **kwargs):
     raise urllib.error.URLError("too late")
 
 
+@pytest.mark.fault("T15")
 @pytest.mark.parametrize(
     ("network_fault", "reason"), [(refuse, "Name or service not known"), (hang, "no answer in time")]
 )
-def test_T15_imagenet_without_network_falls_back_and_says_so(
-    network, other, tmp_path, monkeypatch, network_fault, reason
-):
+def test_imagenet_without_network_falls_back_and_says_so(network, other, tmp_path, monkeypatch, network_fault, reason):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(start_weights, "CONNECT_SECONDS", 0.2)
     monkeypatch.setattr(start_weights.urllib.request, "urlopen", network_fault)

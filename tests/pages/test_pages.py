@@ -207,11 +207,12 @@ def test_a_form_without_a_file_comes_back_with_the_error_and_the_focus(page):
     assert "file-error" in page.get_attribute("#file", "aria-describedby")
 
 
+@pytest.mark.fault("H06")
 @pytest.mark.parametrize(
     "name",
     ["<img src=x onerror=alert(1)>.png", '"><script>alert(1)</script>.png', "a\u202egnp.exe.png", "x" * 200 + ".png"],
 )
-def test_H06_hostile_file_names_are_shown_as_text(page, name):
+def test_hostile_file_names_are_shown_as_text(page, name):
     analyse(page, upload_of(1, name), upload_of(2, "<!--<script>&amp;.png"))
     assert page.locator(".pictures img:not([src^='data:'])").count() == 0
     assert page.locator("main script:not([type='application/json'])").count() == 0
@@ -221,7 +222,8 @@ def test_H06_hostile_file_names_are_shown_as_text(page, name):
     assert len(first) <= 60
 
 
-def test_H11_back_shows_no_cached_radiograph(page):
+@pytest.mark.fault("H11")
+def test_back_shows_no_cached_radiograph(page):
     page_error = pytest.importorskip("playwright.sync_api").Error
     analyse(page, upload_of())
     assert "data:image/jpeg" in page.content()

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -38,14 +37,14 @@ from cxr.data.batches import RadiographBatches
 from cxr.network.model_file import load_model, read_model_info
 from cxr.network.model_info import draw_self_check_picture
 from cxr.network.previous_model import keep_previous
-from cxr.system.atomic_files import training_lock
 from cxr.training.arguments import parse_args
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.fault("M81")
 @pytest.mark.usefixtures("without_report")
-def test_M81_a_model_of_other_data_is_kept_and_one_of_the_same_data_is_not(project, capsys):
+def test_a_model_of_other_data_is_kept_and_one_of_the_same_data_is_not(project, capsys):
     folder = project / "model"
     folder.mkdir()
     path = folder / "chest_xray_densenet_model.h5"
@@ -82,15 +81,6 @@ def test_model_path_is_where_the_model_is_saved_and_nothing_else_is_touched(proj
     assert shipped.read_bytes() == b"the shipped model"
     assert {one.name for one in own.parent.iterdir()} == {"mine.h5", ".train.lock", "checkpoints"}
     assert [one.name for one in shipped.parent.iterdir()] == [shipped.name]
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model", "a_folder.h5"])
-def test_model_path_must_be_an_h5_file(project, name, capsys):
-    (project / "a_folder.h5").mkdir()
-    with pytest.raises(SystemExit) as stopped:
-        run("--model-path", str(project / name))
-    assert stopped.value.code == 2
-    assert "expected the name of a file that ends in .h5" in capsys.readouterr().err
 
 
 def test_previous_model_is_kept_without_links_too(tmp_path, monkeypatch):
@@ -185,7 +175,8 @@ def test_further_test_set_that_is_not_named_well_is_refused(project, arguments, 
     assert message in capsys.readouterr().err
 
 
-def test_C80_further_test_sets_are_checked_before_training(project, capsys):
+@pytest.mark.fault("C80")
+def test_further_test_sets_are_checked_before_training(project, capsys):
     def said():
         return " ".join(capsys.readouterr().out.split())
 
@@ -263,7 +254,8 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     ]
 
 
-def test_T19_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
+@pytest.mark.fault("T19")
+def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
     infos = []
     for seed in ("1", "1", "2"):
         assert run("--seed", seed) == 0
@@ -273,7 +265,8 @@ def test_T19_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(projec
     assert infos[0].thresholds == infos[1].thresholds
 
 
-def test_T10_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
+@pytest.mark.fault("T10")
+def test_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
     assert run() == 0
     whole = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
     (project / "model" / "chest_xray_densenet_model.h5").unlink()
@@ -297,9 +290,8 @@ def test_T10_stopped_run_resumes_to_the_same_model(project, without_report, monk
     assert resumed.digest != ""
 
 
-def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
-    project, without_report, monkeypatch, capsys
-):
+@pytest.mark.fault("T04")
+def test_unfinished_run_with_other_settings_is_refused_until_thrown_away(project, without_report, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("cxr.training.validation_fit.describe_model", stop_here)
         assert run() == 130
@@ -308,6 +300,7 @@ def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
     assert run("--batch-size", "6", "--fresh") == 0
 
 
+@pytest.mark.fault("T06", "T08", "T10")
 @pytest.mark.parametrize(
     ("target", "fault", "exit_code", "message"),
     [
@@ -317,114 +310,12 @@ def test_T04_unfinished_run_with_other_settings_is_refused_until_thrown_away(
         ("cxr.training.validation_fit.describe_model", stop_here, 130, "Stopped."),
     ],
 )
-def test_T06_T08_T10_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
+def test_old_model_survives_every_failure(project, monkeypatch, capsys, target, fault, exit_code, message):
     keep_old_model(project)
     monkeypatch.setattr(target, fault)
     assert run() == exit_code
     assert message in capsys.readouterr().err
     assert old_model_is_kept(project)
-
-
-def test_T12_out_of_memory_names_a_smaller_batch(project, monkeypatch, capsys):
-    class ResourceExhaustedError(Exception):  # as TensorFlow's is called
-        pass
-
-    def exhaust(*args):
-        raise ResourceExhaustedError("OOM when allocating tensor")
-
-    monkeypatch.setattr("cxr.training.loop._train_epoch", exhaust)
-    assert run() == 3
-    assert "Out of memory. Try --batch-size 2." in capsys.readouterr().err
-
-
-def test_unknown_errors_keep_their_traceback(project, monkeypatch):
-    def break_down(*args):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("cxr.training.loop._train_epoch", break_down)
-    with pytest.raises(ZeroDivisionError):
-        run()
-
-
-def damage_image(project):
-    (project / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-
-
-def fill_model_folder_path(project):
-    (project / "model").write_text("a file where the folder should be")
-
-
-def write_bad_boxes(project):
-    (project / "sample_boxes.csv").write_text("no boxes\n")
-
-
-def damage_checkpoints(project):
-    (project / "model" / "checkpoints").mkdir(parents=True)
-    for name in ("checkpoint-a.npz", "checkpoint-b.npz"):
-        (project / "model" / "checkpoints" / name).write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("damage", "arguments", "exit_code", "message"),
-    [
-        (damage_image, (), 2, "train: 1 of 24 radiographs cannot be used.\n'3.png': "),
-        (write_bad_boxes, (), 2, "sample_boxes.csv line 1: expected the header"),
-        (lambda project: None, ("--boxes", "missing.csv"), 3, "missing.csv"),
-        (lambda project: None, ("--weights", "missing.h5"), 2, "missing.h5: no such weights file"),
-        (fill_model_folder_path, (), 3, "cannot be written"),
-        (damage_checkpoints, (), 3, "no checkpoint can be read: .* --fresh"),
-    ],
-)
-def test_T03_T07_T09_faults_before_the_first_epoch_end_with_their_exit_code(
-    project, capsys, damage, arguments, exit_code, message
-):
-    damage(project)
-    assert run(*arguments) == exit_code
-    error = capsys.readouterr().err
-    assert message.split(".*")[0] in error
-    assert message.split(".*")[-1] in error
-    assert "Traceback" not in error
-
-
-def test_T13_second_run_ends_at_once_naming_the_first(project, capsys):
-    (project / "model").mkdir()
-    with training_lock(project / "model"):
-        start = time.monotonic()
-        assert run() == 5
-    assert time.monotonic() - start < 5
-    assert f"process {os.getpid()}" in capsys.readouterr().err
-
-
-def test_T20_closed_stdout_does_not_stop_the_run(tmp_path):
-    code = "from cxr.system.terminal import say\nfor line in range(100_000): say(line)\nopen('done', 'w').close()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as process:  # fmt: skip
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == 0
-    assert (tmp_path / "done").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--epochs", "0"), "expected a whole number of at least 1; received '0'"),
-        (("--image-size", "31"), "expected a whole number from 32 to 1024; received '31'"),
-        (("--batch-size", "x"), "expected a whole number of at least 1; received 'x'"),
-        (("--learning-rate", "2"), "expected a number from 1e-08 to 1; received '2'"),
-        (("--learning-rate", "nan"), "received 'nan'"),
-        (("--seed", "-1"), "expected a whole number of at least 0; received '-1'"),
-        (("--loss", "focal"), "invalid choice: 'focal'"),
-    ],
-)
-def test_bad_arguments_are_refused_with_exit_code_2(capsys, arguments, message):
-    with pytest.raises(SystemExit) as ended:
-        main_train.main(list(arguments))
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
 
 
 def test_script_states_every_default(capsys):
@@ -435,8 +326,9 @@ def test_script_states_every_default(capsys):
     assert {"--weights", "--boxes", "--check"} <= flags
 
 
+@pytest.mark.fault("T01")
 @pytest.mark.slow
-def test_T01_killed_densenet_run_resumes_to_the_same_model(tmp_path):
+def test_killed_densenet_run_resumes_to_the_same_model(tmp_path):
     """The real script and network, killed with SIGKILL and SIGTERM when it has said that much, against a whole run."""
     infos = {}
     for name, ends in {
@@ -482,8 +374,9 @@ print(losses, hashlib.sha256(b"".join(weight.tobytes() for weight in network.get
 """
 
 
+@pytest.mark.fault("T19")
 @pytest.mark.slow
-def test_T19_densenet_learns_the_same_weights_to_the_bit():
+def test_densenet_learns_the_same_weights_to_the_bit():
     """Sums over several threads may come in another order each time, which small networks do not show."""
     command = [sys.executable, "-c", DENSENET_SCRIPT]
     runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(3)]

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import tracemalloc
+from pathlib import Path
 
 import cv2
 import keras
@@ -101,21 +102,24 @@ def kill_and_resume(tmp_path, num_kills, num_epochs):
     return places
 
 
-def test_T01_a_killed_run_goes_on_to_the_same_model(tmp_path):
+@pytest.mark.fault("T01")
+def test_a_killed_run_goes_on_to_the_same_model(tmp_path):
     kill_and_resume(tmp_path, 1, 3)
 
 
+@pytest.mark.fault("T01")
 @pytest.mark.slow
-def test_T01_twenty_kills_in_one_run_change_nothing(tmp_path):
+def test_twenty_kills_in_one_run_change_nothing(tmp_path):
     places = kill_and_resume(tmp_path, 20, 30)
     assert len(set(places)) > 10
 
 
+@pytest.mark.fault("T06")
 @pytest.mark.parametrize(
     ("target", "model_is_new"),
     [("cxr.report.history.replacing", False), ("cxr.report.report_files.write_report", True)],
 )
-def test_T06_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, monkeypatch, capsys, target, model_is_new):
+def test_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, monkeypatch, capsys, target, model_is_new):
     keep_old_model(project)
     monkeypatch.setattr(target, fail_to_save)
     assert run() == 3
@@ -126,7 +130,8 @@ def test_T06_a_full_disk_at_history_or_report_ends_with_exit_code_3(project, mon
         assert (project / MODEL).read_bytes() == b"the old model"
 
 
-def test_T09_images_that_break_during_training_do_not_matter_until_the_next_start(
+@pytest.mark.fault("T09")
+def test_images_that_break_during_training_do_not_matter_until_the_next_start(
     project, without_report, monkeypatch, capsys
 ):
     real = main_train.train
@@ -144,7 +149,8 @@ def test_T09_images_that_break_during_training_do_not_matter_until_the_next_star
     assert "train: 24 of 24 radiographs cannot be used.\n'1.png': This is not a PNG" in capsys.readouterr().err
 
 
-def test_T11_sigterm_ends_with_a_checkpoint_and_exit_code_143(project, without_report, monkeypatch):
+@pytest.mark.fault("T11")
+def test_sigterm_ends_with_a_checkpoint_and_exit_code_143(project, without_report, monkeypatch):
     calls, get_batch = [], RadiographBatches.__getitem__
 
     def terminate_at_9th(self, index):
@@ -168,7 +174,8 @@ def save_with_seed(path, seed):
     return radiograph[np.newaxis], answer
 
 
-def test_M09_T14_a_loaded_model_does_not_change_with_its_file(tmp_path):
+@pytest.mark.fault("M09", "T14")
+def test_a_loaded_model_does_not_change_with_its_file(tmp_path):
     inputs, first = save_with_seed(tmp_path / "model.h5", 1)
     predictor = Predictor(tmp_path / "model.h5")
     _, second = save_with_seed(tmp_path / "model.h5", 2)
@@ -179,7 +186,8 @@ def test_M09_T14_a_loaded_model_does_not_change_with_its_file(tmp_path):
     np.testing.assert_allclose(predictor.predict(inputs)[0][0], first, atol=1e-5)
 
 
-def test_T17_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+@pytest.mark.fault("T17")
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
     _, history = run_fit(tmp_path / "plain")
     now = [2e9]
 
@@ -198,7 +206,8 @@ def check_command(folder, **environment):
     return command, os.environ | environment
 
 
-def test_T17_locale_time_zone_and_odd_folder_names_change_nothing(tmp_path):
+@pytest.mark.fault("T17")
+def test_locale_time_zone_and_odd_folder_names_change_nothing(tmp_path):
     plain, odd = tmp_path / "plain", tmp_path / "Räume & \N{SKULL}  %20 'x'"
     plain.mkdir()
     make_data(plain)
@@ -216,7 +225,8 @@ def test_T17_locale_time_zone_and_odd_folder_names_change_nothing(tmp_path):
     assert len(outputs) == 1
 
 
-def test_T20_a_pipe_that_is_closed_early_gives_no_traceback(tmp_path):
+@pytest.mark.fault("T20")
+def test_a_pipe_that_is_closed_early_gives_no_traceback(tmp_path):
     make_data(tmp_path)
     command, variables = check_command(tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=variables) as process:
@@ -225,7 +235,8 @@ def test_T20_a_pipe_that_is_closed_early_gives_no_traceback(tmp_path):
     assert process.returncode == 0
 
 
-def test_T18_no_more_batches_are_made_than_are_to_be_kept(monkeypatch):
+@pytest.mark.fault("T18")
+def test_no_more_batches_are_made_than_are_to_be_kept(monkeypatch):
     made, get_batch = [], RadiographBatches.__getitem__
     monkeypatch.setattr(
         RadiographBatches, "__getitem__", lambda self, index: made.append(index) or get_batch(self, index)
@@ -239,7 +250,8 @@ def test_T18_no_more_batches_are_made_than_are_to_be_kept(monkeypatch):
     assert len(made) < 30
 
 
-def test_T18_one_huge_image_among_small_ones_is_held_alone(tmp_path):
+@pytest.mark.fault("T18")
+def test_one_huge_image_among_small_ones_is_held_alone(tmp_path):
     (tmp_path / "images").mkdir()
     for name, side in (("huge", 6_000), *((f"small{k}", 64) for k in range(20))):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), np.resize(files.radiograph(64, 64), (side, side)))
@@ -252,7 +264,8 @@ def test_T18_one_huge_image_among_small_ones_is_held_alone(tmp_path):
     assert peak < 4 * 36_000_000  # bytes: the picture, its file and the way between
 
 
-def test_T19_the_order_of_sets_does_not_reach_the_data(tmp_path):
+@pytest.mark.fault("T19")
+def test_the_order_of_sets_does_not_reach_the_data(tmp_path):
     make_data(tmp_path)
     code = """
         import sys
@@ -279,8 +292,9 @@ def test_T19_the_order_of_sets_does_not_reach_the_data(tmp_path):
     assert len(outputs.pop().split()) == 4
 
 
+@pytest.mark.fault("T19")
 @pytest.mark.slow
-def test_T19_three_runs_with_other_hash_seeds_have_the_same_metrics(tmp_path, monkeypatch):
+def test_three_runs_with_other_hash_seeds_have_the_same_metrics(tmp_path, monkeypatch):
     results = []
     for seed in ("0", "1", "12345"):
         (tmp_path / seed).mkdir()
@@ -308,19 +322,22 @@ def evaluation_peak(num_rows):
     return peak
 
 
-def test_T21_evaluating_takes_bounded_memory():
+@pytest.mark.fault("T21")
+def test_evaluating_takes_bounded_memory():
     assert evaluation_peak(1_000) < 150_000_000
 
 
+@pytest.mark.fault("T21")
 @pytest.mark.slow
-def test_T21_evaluating_25_000_rows_takes_bounded_memory():
+def test_evaluating_25_000_rows_takes_bounded_memory():
     peak = evaluation_peak(25_000)
     print(f"25,000 rows of 14 findings: {peak / 1e6:.0f} MB")
     assert peak < 500_000_000
 
 
+@pytest.mark.fault("C23")
 @pytest.mark.parametrize("num_rows", [1, 2])
-def test_C23_almost_no_data_and_a_larger_batch_train_without_nan(project, without_report, capsys, num_rows):
+def test_almost_no_data_and_a_larger_batch_train_without_nan(project, without_report, capsys, num_rows):
     for name in COUNTS:
         lines = (project / name).read_text().splitlines()
         (project / name).write_text("\n".join(lines[: 1 + num_rows]))

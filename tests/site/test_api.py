@@ -86,6 +86,7 @@ def test_predict_answers_several_files_in_order(client):
     validate(refused, "Problem")
 
 
+@pytest.mark.fault("H18")
 @pytest.mark.parametrize(
     ("files", "code"),
     [
@@ -96,7 +97,7 @@ def test_predict_answers_several_files_in_order(client):
         ((b"x",) * 9, "too_many_files"),
     ],
 )
-def test_H18_errors_are_problem_documents_with_a_stable_code(client, files, code):
+def test_errors_are_problem_documents_with_a_stable_code(client, files, code):
     response = upload(client, *files, path="/api/predict")
     kind = ERRORS[code]
     assert (response.status_code, response.content_type) == (kind.status, "application/problem+json")
@@ -106,6 +107,7 @@ def test_H18_errors_are_problem_documents_with_a_stable_code(client, files, code
     assert document["request_id"] == response.headers["X-Request-Id"]
 
 
+@pytest.mark.fault("H18")
 @pytest.mark.parametrize(
     ("path", "accept", "json_wanted"),
     [
@@ -116,13 +118,14 @@ def test_H18_errors_are_problem_documents_with_a_stable_code(client, files, code
         ("/nothing", None, False),
     ],
 )
-def test_H18_the_header_accept_is_honoured_in_errors(client, path, accept, json_wanted):
+def test_the_header_accept_is_honoured_in_errors(client, path, accept, json_wanted):
     response = client.get(path, headers={"Accept": accept} if accept else {})
     assert response.status_code == 404
     assert (response.content_type == "application/problem+json") == json_wanted
 
 
-def test_H18_page_and_program_get_the_same_error(client):
+@pytest.mark.fault("H18")
+def test_page_and_program_get_the_same_error(client):
     page, program = upload(client, b"text"), upload(client, b"text", path="/api/predict")
     assert page.status_code == program.status_code
     assert program.json["title"] in page.text

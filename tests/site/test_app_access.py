@@ -28,6 +28,7 @@ def client():
 PAGES = ("/", "/predict", "/model", "/api", "/api/model", "/api/openapi.json", "/healthz", "/readyz")
 
 
+@pytest.mark.fault("H07")
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -45,7 +46,7 @@ PAGES = ("/", "/predict", "/model", "/api", "/api/model", "/api/openapi.json", "
         ({"Host": "localhost", "X-Forwarded-Host": "evil.example"}, 200),
     ],
 )
-def test_H07_wrong_host_is_refused(client, headers, status, monkeypatch):
+def test_wrong_host_is_refused(client, headers, status, monkeypatch):
     if status == 400:
         monkeypatch.setitem(client.application.view_functions, "index", broken)  # no view may be reached
     page = client.get("/", headers=headers)
@@ -54,6 +55,7 @@ def test_H07_wrong_host_is_refused(client, headers, status, monkeypatch):
     assert "evil" not in page.text
 
 
+@pytest.mark.fault("H08")
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -70,12 +72,13 @@ def test_H07_wrong_host_is_refused(client, headers, status, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/api/predict"])
-def test_H08_posts_from_other_sites_are_refused(client, headers, status, path):
+def test_posts_from_other_sites_are_refused(client, headers, status, path):
     assert upload(client, png(), path=path, headers=headers).status_code == status
 
 
+@pytest.mark.fault("H09")
 @pytest.mark.parametrize("path", [*PAGES, "/api/predict", "/samples/00000011_001.png", "/static/style.css"])
-def test_H09_methods(client, path):
+def test_methods(client, path):
     rules = client.open(path, method="OPTIONS")
     assert rules.status_code == 200
     allowed = set(rules.headers["Allow"].replace(" ", "").split(","))
@@ -95,6 +98,7 @@ def test_H09_methods(client, path):
     assert not any(name.startswith("Access-Control") for name, _ in rules.headers)
 
 
+@pytest.mark.fault("H10")
 @pytest.mark.parametrize(
     "path",
     [
@@ -112,7 +116,7 @@ def test_H09_methods(client, path):
         "/images/00000001_000.png",
     ],
 )
-def test_H10_unknown_addresses_are_404_in_the_same_design(client, path):
+def test_unknown_addresses_are_404_in_the_same_design(client, path):
     page = client.get(path)
     assert page.status_code == 404
     assert ERRORS["not_found"].title in text_of(page)
@@ -120,7 +124,8 @@ def test_H10_unknown_addresses_are_404_in_the_same_design(client, path):
     assert "import" not in page.text
 
 
-def test_H12_headers_are_on_every_response(client):
+@pytest.mark.fault("H12")
+def test_headers_are_on_every_response(client):
     responses = [client.get(path) for path in (*PAGES, "/x", "/static/style.css", "/static/style.css?v=1")]
     responses += [upload(client, png()), upload(client, b""), client.put("/"), client.open("/", method="OPTIONS")]
     responses += [client.get("/", headers={"Host": "evil.example"}), upload(site_in_state("loading"), png())]
@@ -140,7 +145,8 @@ def test_H12_headers_are_on_every_response(client):
         response.close()
 
 
-def test_H20_the_debug_variable_has_no_effect(monkeypatch):
+@pytest.mark.fault("H20")
+def test_the_debug_variable_has_no_effect(monkeypatch):
     monkeypatch.setenv("FLASK_DEBUG", "1")
     client = quick_client()
     assert client.application.debug is False
@@ -182,8 +188,9 @@ def test_create_app_alone_makes_a_site_of_the_shipped_model(monkeypatch):
     assert ready_slot().state == "ready"
 
 
+@pytest.mark.fault("H08")
 @pytest.mark.parametrize("path", ["/predict", "/api/predict"])
-def test_H08_twin_a_site_that_takes_posts_from_everywhere_is_noticed(monkeypatch, path):
+def test_mutation_a_site_that_takes_posts_from_everywhere_is_noticed(monkeypatch, path):
     monkeypatch.setattr(site, "sent_by_another_site", lambda *_: False)
     with pytest.raises(AssertionError):
-        test_H08_posts_from_other_sites_are_refused(quick_client(), {"Sec-Fetch-Site": "cross-site"}, 403, path)
+        test_posts_from_other_sites_are_refused(quick_client(), {"Sec-Fetch-Site": "cross-site"}, 403, path)

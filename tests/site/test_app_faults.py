@@ -29,8 +29,9 @@ def client():
     return quick_client()
 
 
+@pytest.mark.fault("H13")
 @pytest.mark.parametrize("state", ["loading", "missing", "refused"])
-def test_H13_503_says_when_to_come_back(state):
+def test_503_says_when_to_come_back(state):
     client = site_in_state(state)
     page = upload(client, png())
     assert page.status_code == 503
@@ -41,7 +42,8 @@ def test_H13_503_says_when_to_come_back(state):
     assert client.get("/readyz").status_code == 503
 
 
-def test_H13_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatch):
+@pytest.mark.fault("H13")
+def test_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatch):
     places = client.application.service._places
     while places.acquire(blocking=False):
         pass
@@ -56,6 +58,7 @@ def test_H13_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatc
     assert upload(client, png()).status_code == 200  # an error gives its place back, too
 
 
+@pytest.mark.fault("H19")
 @pytest.mark.parametrize(
     ("place", "name"),
     [
@@ -67,7 +70,7 @@ def test_H13_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatc
         ("app.render_template", "render"),
     ],
 )
-def test_H19_a_fault_in_any_stage_is_a_page_without_details(client, monkeypatch, caplog, place, name):
+def test_a_fault_in_any_stage_is_a_page_without_details(client, monkeypatch, caplog, place, name):
     plain_render = site.render_template
     if name == "render":
 
@@ -97,7 +100,8 @@ def test_H19_a_fault_in_any_stage_is_a_page_without_details(client, monkeypatch,
     assert upload(client, png()).status_code == 200
 
 
-def test_H19_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch, caplog):
+@pytest.mark.fault("H19")
+def test_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch, caplog):
     expected = answers_of(upload(client, png()))[0]
     monkeypatch.setattr("cxr.inference.explanation.heatmaps", broken)
     page = upload(client, png())
@@ -111,7 +115,8 @@ def test_H19_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch,
     assert "Broken" in caplog.text
 
 
-def test_H19_numbers_that_are_not_finite_are_never_shown(client, monkeypatch):
+@pytest.mark.fault("H19")
+def test_numbers_that_are_not_finite_are_never_shown(client, monkeypatch):
     whole = StandIn().predict(np.zeros((1, 64, 64, 1), np.uint8))
     for spoilt in range(4):
         outputs = Prediction(*(part.copy() for part in whole))
@@ -121,7 +126,8 @@ def test_H19_numbers_that_are_not_finite_are_never_shown(client, monkeypatch):
         assert upload(client, png(), path="/api/predict").status_code == 500
 
 
-def test_M01_without_a_model_file_the_site_starts_and_says_how_to_make_one(tmp_path):
+@pytest.mark.fault("M01")
+def test_without_a_model_file_the_site_starts_and_says_how_to_make_one(tmp_path):
     slot = ModelSlot(tmp_path / "none.h5")
     slot.load()
     assert slot.state == "missing"
@@ -137,8 +143,9 @@ def test_M01_without_a_model_file_the_site_starts_and_says_how_to_make_one(tmp_p
     assert str(tmp_path) not in page.text
 
 
+@pytest.mark.fault("M02")
 @pytest.mark.parametrize("content", [b"", b"text", b"<html>", b"version https://git-lfs.github.com/spec/v1\n", None])
-def test_M02_what_is_no_hdf5_file_is_refused(tmp_path, content, caplog):
+def test_what_is_no_hdf5_file_is_refused(tmp_path, content, caplog):
     path = tmp_path / "model.h5"
     path.mkdir() if content is None else path.write_bytes(content)
     slot = ModelSlot(path)
@@ -152,7 +159,8 @@ def test_M02_what_is_no_hdf5_file_is_refused(tmp_path, content, caplog):
     assert str(tmp_path) not in page.text
 
 
-def test_M09_a_running_site_keeps_its_model(tmp_path):
+@pytest.mark.fault("M09")
+def test_a_running_site_keeps_its_model(tmp_path):
     path = tmp_path / "model.h5"
     path.write_bytes(b"x")
     slot = ModelSlot(path, load=lambda path, precision: StandIn())
@@ -165,7 +173,8 @@ def test_M09_a_running_site_keeps_its_model(tmp_path):
     assert answers_of(upload(client, png())) == before
 
 
-def test_M10_a_model_file_that_may_not_be_read_is_refused_with_the_reason(tmp_path, monkeypatch, caplog):
+@pytest.mark.fault("M10")
+def test_a_model_file_that_may_not_be_read_is_refused_with_the_reason(tmp_path, monkeypatch, caplog):
     path = tmp_path / "model.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
     plain_open = Path.open
@@ -182,7 +191,8 @@ def test_M10_a_model_file_that_may_not_be_read_is_refused_with_the_reason(tmp_pa
     assert "Permission denied" in caplog.text
 
 
-def test_M11_an_old_keras_is_refused_with_the_version_that_is_needed(tmp_path, monkeypatch, caplog):
+@pytest.mark.fault("M11")
+def test_an_old_keras_is_refused_with_the_version_that_is_needed(tmp_path, monkeypatch, caplog):
     path = tmp_path / "model.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setattr("keras.__version__", "3.15.0")

@@ -78,6 +78,7 @@ def test_samples_are_served_and_answered(client):
     assert client.get("/samples/00000001_000.png").status_code == 404  # exists, and is no sample
 
 
+@pytest.mark.fault("H01")
 @pytest.mark.parametrize(
     "data",
     [
@@ -88,7 +89,7 @@ def test_samples_are_served_and_answered(client):
     ],
     ids=["nothing", "another field", "a text field", "no file name"],
 )
-def test_H01_a_form_without_a_file_comes_back_with_a_message(client, data):
+def test_a_form_without_a_file_comes_back_with_a_message(client, data):
     data = {name: value() if callable(value) else value for name, value in data.items()}
     page = client.post("/predict", data=data, content_type="multipart/form-data")
     assert page.status_code == 400
@@ -96,6 +97,7 @@ def test_H01_a_form_without_a_file_comes_back_with_a_message(client, data):
     assert re.search(r'<input[^>]*name="file"[^>]*autofocus', page.text)
 
 
+@pytest.mark.fault("H02")
 @pytest.mark.parametrize(
     "request_of",
     [
@@ -110,12 +112,13 @@ def test_H01_a_form_without_a_file_comes_back_with_a_message(client, data):
     ids=["json", "urlencoded", "no type", "no boundary", "empty boundary", "cut in the file", "cut in the head"],
 )
 @pytest.mark.parametrize("path", ["/predict", "/api/predict"])
-def test_H02_what_is_no_whole_form_is_400(client, path, request_of):
+def test_what_is_no_whole_form_is_400(client, path, request_of):
     assert client.post(path, **request_of).status_code == 400
 
 
+@pytest.mark.fault("H03")
 @pytest.mark.parametrize(("excess", "status"), [(-1, 415), (0, 415), (1, 413)])
-def test_H03_a_body_up_to_the_limit_is_read(client, excess, status):
+def test_a_body_up_to_the_limit_is_read(client, excess, status):
     empty = form(("x.png", b""))
     body = form(("x.png", bytes(MAX_REQUEST_BYTES + excess - len(empty))))
     assert len(body) == MAX_REQUEST_BYTES + excess
@@ -124,6 +127,7 @@ def test_H03_a_body_up_to_the_limit_is_read(client, excess, status):
     assert ERRORS["type" if status == 415 else "request_too_large"].title in text_of(page)
 
 
+@pytest.mark.fault("H04")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -134,11 +138,12 @@ def test_H03_a_body_up_to_the_limit_is_read(client, excess, status):
     ],
     ids=["1000 parts", "20 kB of text", "long name", "600 kB of text"],
 )
-def test_H04_oversized_forms(client, body, status):
+def test_oversized_forms(client, body, status):
     assert client.post("/predict", data=body, content_type=FORM).status_code == status
 
 
-def test_H05_each_of_several_files_has_its_own_result_or_error(client):
+@pytest.mark.fault("H05")
+def test_each_of_several_files_has_its_own_result_or_error(client):
     files = [png(0), b"no picture", png(1), b"", png(2)[:300], png(3), png(4), png(5)]
     assert len(files) == MAX_FILES
     page = upload(client, *[(f"file{number}.png", data) for number, data in enumerate(files)])
@@ -157,6 +162,7 @@ def test_H05_each_of_several_files_has_its_own_result_or_error(client):
     assert f"At most {MAX_FILES} files" in text_of(too_many)
 
 
+@pytest.mark.fault("H06")
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -172,7 +178,7 @@ def test_H05_each_of_several_files_has_its_own_result_or_error(client):
         ("n" * 5000 + ".png", "n" * 44 + "…" + "n" * 11 + ".png"),
     ],
 )
-def test_H06_file_names_are_cleaned(name, shown):
+def test_file_names_are_cleaned(name, shown):
     assert site.clean_name(name) == shown
 
 
@@ -181,8 +187,9 @@ def test_findings_of_the_stand_in_are_spoken_without_underscore(client):
     assert "Pleural Thickening" in text_of(upload(client, png()))
 
 
-def test_H05_twin_a_site_that_answers_the_first_file_only_is_noticed(monkeypatch):
+@pytest.mark.fault("H05")
+def test_mutation_a_site_that_answers_the_first_file_only_is_noticed(monkeypatch):
     real = site._uploads
     monkeypatch.setattr(site, "_uploads", lambda: real()[:1])
     with pytest.raises((AssertionError, ValueError)):
-        test_H05_each_of_several_files_has_its_own_result_or_error(quick_client())
+        test_each_of_several_files_has_its_own_result_or_error(quick_client())

@@ -22,7 +22,8 @@ def client():
     return quick_client()
 
 
-def test_H06_a_hostile_file_name_is_shown_escaped_and_never_logged(client, caplog):
+@pytest.mark.fault("H06")
+def test_a_hostile_file_name_is_shown_escaped_and_never_logged(client, caplog):
     caplog.set_level("DEBUG")
     page = upload(client, ("MUSTERMANN <img src=x onerror=alert(1)>.png", png()))
     assert page.status_code == 200
@@ -31,7 +32,8 @@ def test_H06_a_hostile_file_name_is_shown_escaped_and_never_logged(client, caplo
     assert "MUSTERMANN" not in str(page.headers) + caplog.text
 
 
-def test_H11_the_result_has_no_address_and_is_not_kept(client):
+@pytest.mark.fault("H11")
+def test_the_result_has_no_address_and_is_not_kept(client):
     assert 'name="file"' in client.get("/predict").text
     assert upload(client, png()).headers["Cache-Control"] == "no-store"
 

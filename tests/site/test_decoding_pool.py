@@ -47,6 +47,7 @@ def test_a_refusal_comes_back_as_the_same_error():
         assert (found.value.code, str(found.value)) == (expected.value.code, str(expected.value))
 
 
+@pytest.mark.fault("I26")
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -57,7 +58,7 @@ def test_a_refusal_comes_back_as_the_same_error():
         (b"EXIT", "decode_crash"),
     ],
 )
-def test_I26_a_crash_a_hang_and_a_memory_bomb_cost_one_file(faulty, data, code, capfd):
+def test_a_crash_a_hang_and_a_memory_bomb_cost_one_file(faulty, data, code, capfd):
     faulty.decode(png())  # the child is up: what follows is the fault alone
     start = time.monotonic()
     with pytest.raises(SiteError) as error:
@@ -69,7 +70,8 @@ def test_I26_a_crash_a_hang_and_a_memory_bomb_cost_one_file(faulty, data, code, 
     assert "MUSTERMANN" not in capfd.readouterr().err
 
 
-def test_I26_a_fault_in_one_child_does_not_touch_the_other():
+@pytest.mark.fault("I26")
+def test_a_fault_in_one_child_does_not_touch_the_other():
     decoder = Decoder(2, command=FAULTY, deadline=3.0)
     try:
         decoder.decode(png())
@@ -91,7 +93,8 @@ def test_I26_a_fault_in_one_child_does_not_touch_the_other():
         decoder.close()
 
 
-def test_I26_a_child_that_was_killed_while_idle_costs_nothing(faulty):
+@pytest.mark.fault("I26")
+def test_a_child_that_was_killed_while_idle_costs_nothing(faulty):
     faulty.decode(png())
     os.kill(faulty._free.queue[0].child._process.pid, signal.SIGKILL)
     faulty._free.queue[0].child._process.wait()
@@ -111,7 +114,8 @@ def test_what_a_library_prints_does_not_get_between_the_answers(faulty):
         np.testing.assert_array_equal(faulty.decode(b"PRINT" + png(seed))[0], decode_with_notices(png(seed))[0])
 
 
-def test_I26_the_site_answers_a_broken_decoder_and_the_next_upload(faulty, caplog):
+@pytest.mark.fault("I26")
+def test_the_site_answers_a_broken_decoder_and_the_next_upload(faulty, caplog):
     client = site.create_app(ready_slot(), faulty).test_client()
     with caplog.at_level(logging.INFO):
         for data, status in ((b"ABORT", 422), (b"MEMORY", 422), (b"HANG", 503), (png(), 200)):

@@ -80,20 +80,23 @@ def assert_own_results(answers, alone):
             assert answer.document["results"] == alone[answer.picture]
 
 
-def test_L10_the_pictures_have_answers_that_differ(alone):
+@pytest.mark.fault("L10")
+def test_the_pictures_have_answers_that_differ(alone):
     probabilities = np.array([[one["probability"] for one in results[0]["findings"]] for results in alone])
     distances = np.abs(probabilities[:, None] - probabilities[None]).max(axis=2) + np.eye(len(alone))
     assert distances.min() > 1e-4
 
 
-def test_L01_L02_as_many_clients_as_have_room_are_all_answered(site, alone):
+@pytest.mark.fault("L01", "L02")
+def test_as_many_clients_as_have_room_are_all_answered(site, alone):
     for num_clients in (1, 4):
         answers = drive(site, PICTURES, num_clients, num_requests=4)
         assert [answer.status for answer in answers] == [200] * 4 * num_clients
         assert_own_results(answers, alone)
 
 
-def test_L03_L04_L05_H16_too_many_clients_are_answered_or_told_to_come_again(site, alone):
+@pytest.mark.fault("L03", "L04", "L05", "H16")
+def test_too_many_clients_are_answered_or_told_to_come_again(site, alone):
     answers = drive(site, PICTURES, 64, num_requests=2)
     statuses = [answer.status for answer in answers]
     assert set(statuses) == {200, 503}  # neither 500, nor a broken connection, nor a timeout
@@ -129,7 +132,8 @@ def open_slowly(site, num_clients, stop):
     return thread
 
 
-def test_L06_slow_clients_keep_nobody_else_waiting(site, alone):
+@pytest.mark.fault("L06")
+def test_slow_clients_keep_nobody_else_waiting(site, alone):
     stop = threading.Event()
     thread = open_slowly(site, 50, stop)
     try:
@@ -166,8 +170,9 @@ def assert_large_uploads_are_bounded(site, spool, num_clients, num_requests):
     assert list(spool.rglob("*")) == []
 
 
+@pytest.mark.fault("L07")
 @pytest.mark.slow
-def test_L07_eight_clients_with_large_uploads(real_site, spool):
+def test_eight_clients_with_large_uploads(real_site, spool):
     assert_large_uploads_are_bounded(real_site, spool, 8, 10)
 
 
@@ -208,11 +213,13 @@ def assert_no_growth(site, num_warming, num_requests):
     assert abs(after.num_threads - before.num_threads) <= 2
 
 
-def test_L08_H15_memory_files_and_threads_do_not_grow(site):
+@pytest.mark.fault("L08", "H15")
+def test_memory_files_and_threads_do_not_grow(site):
     assert_no_growth(site, 100, 200)
 
 
-def test_L07_large_uploads_stay_in_bounded_memory_and_off_the_disk(site, spool):
+@pytest.mark.fault("L07")
+def test_large_uploads_stay_in_bounded_memory_and_off_the_disk(site, spool):
     assert_large_uploads_are_bounded(site, spool, 4, 1)
 
 
@@ -226,7 +233,8 @@ cxr.site.service.explain = explain
 """
 
 
-def test_L10_L12_twin_a_planted_leak_and_a_planted_mix_up_are_noticed(alone):
+@pytest.mark.fault("L10", "L12")
+def test_mutation_a_planted_leak_and_a_planted_mix_up_are_noticed(alone):
     with start_stand_in(PLANTED) as site:
         site.wait_until_ready()
         with pytest.raises(AssertionError):
@@ -235,8 +243,9 @@ def test_L10_L12_twin_a_planted_leak_and_a_planted_mix_up_are_noticed(alone):
             assert_no_growth(site, 100, 200)
 
 
+@pytest.mark.fault("L08")
 @pytest.mark.slow
-def test_L08_half_an_hour_of_everything(real_site, spool):
+def test_half_an_hour_of_everything(real_site, spool):
     site, minutes = real_site, float(os.environ.get("CXR_SOAK_MINUTES", "30"))
     end, marks, statuses = time.monotonic() + 60 * minutes, [], set()
 
@@ -284,19 +293,22 @@ def decode_bad_files(num_rounds):
     return rss() - before
 
 
-def test_L09_bad_files_leave_nothing_behind():
+@pytest.mark.fault("L09")
+def test_bad_files_leave_nothing_behind():
     assert decode_bad_files(20) <= 20_000_000
 
 
+@pytest.mark.fault("L09")
 @pytest.mark.slow
-def test_L09_ten_thousand_bad_files_leave_nothing_behind():
+def test_ten_thousand_bad_files_leave_nothing_behind():
     growth = decode_bad_files(10_000 // len(BAD) + 1)
     print(f"{(10_000 // len(BAD) + 1) * len(BAD)} bad files: memory grew by {growth / 1e6:.1f} MB")
     assert growth <= 20_000_000
 
 
+@pytest.mark.fault("L10")
 @pytest.mark.slow
-def test_L10_sixteen_clients_never_get_anothers_answer(real_site):
+def test_sixteen_clients_never_get_anothers_answer(real_site):
     alone = answers_alone(real_site)
     answers = drive(real_site, PICTURES, 16, num_requests=200)
     num_answered = sum(answer.status == 200 for answer in answers)
@@ -306,7 +318,8 @@ def test_L10_sixteen_clients_never_get_anothers_answer(real_site):
     assert_own_results(answers, alone)
 
 
-def test_L11_the_site_listens_before_the_model_is_there_and_says_so():
+@pytest.mark.fault("L11")
+def test_the_site_listens_before_the_model_is_there_and_says_so():
     wait = "load = cxr.site.model_slot.ModelSlot.__init__.__kwdefaults__\n"
     wait += "load['load'] = lambda *_: (time.sleep(3), quick_site.StandIn())[1]"
     with start_stand_in("import time\n" + wait) as site:
@@ -319,7 +332,8 @@ def test_L11_the_site_listens_before_the_model_is_there_and_says_so():
         assert site.predict(PICTURES[0]).status == 200
 
 
-def test_L04_the_harness_tells_a_broken_connection_from_an_answer():
+@pytest.mark.fault("L04")
+def test_the_harness_tells_a_broken_connection_from_an_answer():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site = object.__new__(RunningSite)
         site.port = listener.getsockname()[1]

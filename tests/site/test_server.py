@@ -58,6 +58,7 @@ def in_app_style(answer, code):
     return ERRORS[code].title.encode() in body
 
 
+@pytest.mark.fault("H03")
 @pytest.mark.parametrize(
     "head",
     [
@@ -65,14 +66,15 @@ def in_app_style(answer, code):
         f"Content-Length: {MAX_REQUEST_BYTES + 2**21}",
     ],
 )
-def test_H03_a_claim_beyond_the_limit_is_413_before_the_body_comes(server, head):
+def test_a_claim_beyond_the_limit_is_413_before_the_body_comes(server, head):
     request = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n{head}\r\n\r\n"
     answer = ask_raw(server.port, request.encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert in_app_style(answer, "request_too_large")
 
 
-def test_H03_a_chunked_body_beyond_the_limit_is_413(server):
+@pytest.mark.fault("H03")
+def test_a_chunked_body_beyond_the_limit_is_413(server):
     request = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
@@ -86,7 +88,8 @@ def test_H03_a_chunked_body_beyond_the_limit_is_413(server):
     assert is_up(server.port)
 
 
-def test_H04_oversized_heads(server):
+@pytest.mark.fault("H04")
+def test_oversized_heads(server):
     assert ask(server.port, path="/" + "x" * 10_000)[0] == 404
     assert ask(server.port, headers={f"X-{number}": "x" for number in range(100)})[0] == 200
     answer = ask_raw(server.port, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 300_000 + b"\r\n\r\n")
@@ -94,6 +97,7 @@ def test_H04_oversized_heads(server):
     assert in_app_style(answer, "headers_too_large")
 
 
+@pytest.mark.fault("H07")
 @pytest.mark.parametrize(
     "head",
     [
@@ -103,26 +107,29 @@ def test_H04_oversized_heads(server):
         b"GET / HTTP/1.1\r\nX: no host",
     ],
 )
-def test_H07_wrong_missing_and_double_hosts(server, head):
+def test_wrong_missing_and_double_hosts(server, head):
     answer = ask_raw(server.port, head + b"\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"evil" not in answer
 
 
-def test_H07_forwarded_headers_are_ignored(server):
+@pytest.mark.fault("H07")
+def test_forwarded_headers_are_ignored(server):
     answer = ask(server.port, headers={"X-Forwarded-Host": "evil.example", "X-Forwarded-For": "1.2.3.4"})
     assert answer[0] == 200
     assert b"evil" not in answer[2]
 
 
-def test_H12_the_server_names_no_version(server):
+@pytest.mark.fault("H12")
+def test_the_server_names_no_version(server):
     for path in ("/", "/nothing", "/healthz"):
         headers = ask(server.port, path=path)[1]
         assert "server" not in headers
         assert {name: headers[name.lower()] for name in HEADERS} == HEADERS
 
 
-def test_H14_a_request_that_trickles_in_is_cut_and_nobody_waits_for_it(server):
+@pytest.mark.fault("H14")
+def test_a_request_that_trickles_in_is_cut_and_nobody_waits_for_it(server):
     start = time.monotonic()
     ends = []
 
@@ -156,7 +163,8 @@ def test_H14_a_request_that_trickles_in_is_cut_and_nobody_waits_for_it(server):
     assert max(ends) < 40  # the deadline of this server is 2 s; each byte alone would have kept it alive
 
 
-def test_H15_clients_that_hang_up_leave_nothing_behind(server):
+@pytest.mark.fault("H15")
+def test_clients_that_hang_up_leave_nothing_behind(server):
     with ThreadPoolExecutor(12) as crowd:  # libraries start threads of their own at their first work
         assert {status for status, _, _ in crowd.map(lambda seed: post(server.port, png(seed)), range(12))} == {200}
     time.sleep(2.5)
@@ -174,7 +182,8 @@ def test_H15_clients_that_hang_up_leave_nothing_behind(server):
     assert post(server.port, png())[0] == 200
 
 
-def test_H16_a_crowd_gets_its_own_answers_or_503(server):
+@pytest.mark.fault("H16")
+def test_a_crowd_gets_its_own_answers_or_503(server):
     def visit(seed):
         status, headers, body = post(server.port, png(seed))
         if status == 503:
@@ -192,6 +201,7 @@ def test_H16_a_crowd_gets_its_own_answers_or_503(server):
         np.testing.assert_allclose(probabilities, expected[seed], atol=1e-5)
 
 
+@pytest.mark.fault("H17")
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -205,14 +215,15 @@ def test_H16_a_crowd_gets_its_own_answers_or_503(server):
     ],
     ids=["negative", "two lengths", "huge", "encoding", "tls", "garbage", "header"],
 )
-def test_H17_what_is_not_http_is_refused(server, request_bytes):
+def test_what_is_not_http_is_refused(server, request_bytes):
     answer = ask_raw(server.port, request_bytes)
     assert not answer or answer.split()[1] in (b"400", b"413", b"501")
     assert b"Traceback" not in answer
     assert is_up(server.port)
 
 
-def test_H17_length_and_chunks_together_are_no_second_request(server):
+@pytest.mark.fault("H17")
+def test_length_and_chunks_together_are_no_second_request(server):
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
     request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n"
     answer = ask_raw(server.port, request + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled)
@@ -221,7 +232,8 @@ def test_H17_length_and_chunks_together_are_no_second_request(server):
     assert is_up(server.port)
 
 
-def test_H17_random_bytes_never_stop_the_server(server):
+@pytest.mark.fault("H17")
+def test_random_bytes_never_stop_the_server(server):
     generator = random.Random(0)  # noqa: S311 - a seed for a test
     for _ in range(100):
         data = bytes(generator.randrange(256) for _ in range(generator.randrange(1, 200)))

@@ -26,8 +26,9 @@ def is_up(port):
     return ask(port, path="/healthz")[0] == 200
 
 
+@pytest.mark.fault("H21")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_H21_what_was_accepted_is_finished_before_the_end(number):
+def test_what_was_accepted_is_finished_before_the_end(number):
     with running_site("--delay", 1) as running:
         with ThreadPoolExecutor(8) as crowd:
             answers = [crowd.submit(post, running.port, png(seed)) for seed in range(8)]
@@ -49,7 +50,8 @@ def open_files_of_port(pid):
     return sum("socket:" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def test_H21_a_second_signal_ends_at_once():
+@pytest.mark.fault("H21")
+def test_a_second_signal_ends_at_once():
     with running_site("--delay", 15) as running:
 
         def visit():
@@ -68,7 +70,8 @@ def test_H21_a_second_signal_ends_at_once():
         thread.join()
 
 
-def test_H21_without_work_the_end_comes_at_once():
+@pytest.mark.fault("H21")
+def test_without_work_the_end_comes_at_once():
     with running_site() as running:
         assert is_up(running.port)
         start = time.monotonic()
@@ -76,7 +79,8 @@ def test_H21_without_work_the_end_comes_at_once():
         assert time.monotonic() - start < 10
 
 
-def test_H22_ipv6_and_a_folder_without_write_permission(tmp_path):
+@pytest.mark.fault("H22")
+def test_ipv6_and_a_folder_without_write_permission(tmp_path):
     tmp_path.chmod(0o555)
     probe = subprocess.Popen(
         [sys.executable, str(ROOT / "app.py"), "--host", "::1", "--port", "0", "--model-path", "/nonexistent/none.h5"],
@@ -104,7 +108,8 @@ def test_H22_ipv6_and_a_folder_without_write_permission(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_H23_no_temporary_folder_is_needed(tmp_path):
+@pytest.mark.fault("H23")
+def test_no_temporary_folder_is_needed(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path / "none"), "PYTHONDONTWRITEBYTECODE": "1"}
     tmp_path.chmod(0o555)
     with running_site(env=environment, cwd=tmp_path) as running:

@@ -12,7 +12,8 @@ from cxr.system import atomic_files
 from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
 
 
-def test_T06_T07_folder_without_room_or_permission_is_found_before_training(tmp_path):
+@pytest.mark.fault("T06", "T07")
+def test_folder_without_room_or_permission_is_found_before_training(tmp_path):
     check_folder(tmp_path / "model", 1000)
     assert list((tmp_path / "model").iterdir()) == []
     with pytest.raises(FolderError, match=r"training needs 1000000000000 MB there, \d+ MB are free"):
@@ -24,7 +25,8 @@ def test_T06_T07_folder_without_room_or_permission_is_found_before_training(tmp_
         check_folder(tmp_path / "file", 1000)
 
 
-def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
+@pytest.mark.fault("T13")
+def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path):
     code = f"""
         import sys
         from pathlib import Path
@@ -51,14 +53,16 @@ def test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_
             assert (tmp_path / ".train.lock").read_text().strip() == str(os.getpid())
 
 
-def test_M12_sweep_deletes_only_temporary_files(tmp_path):
+@pytest.mark.fault("M12")
+def test_sweep_deletes_only_temporary_files(tmp_path):
     for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
         (tmp_path / name).touch()
     assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
 
 
-def test_T13_twin_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
+@pytest.mark.fault("T13")
+def test_mutation_a_lock_that_locks_nothing_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_files, "_try_lock", lambda descriptor: True)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
-        test_T13_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)
+        test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path)

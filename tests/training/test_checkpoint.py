@@ -21,8 +21,9 @@ from cxr.training.recipe import Recipe
 from cxr.training.stopping import Stopped
 
 
+@pytest.mark.fault("T02")
 @pytest.mark.parametrize("looks", [0, 3, 5, 6, 8, 17, 22])
-def test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
     """26 rows and batches of 4: 6 batches and 2 validation batches make 8 looks per epoch, 24 in all."""
     weights, history = run_fit(tmp_path / "whole")
     with pytest.raises(Stopped) as stopped:
@@ -34,7 +35,8 @@ def test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_T02_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
+@pytest.mark.fault("T02")
+def test_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
     recipe = Recipe(epochs=3, head_epochs=1, batch_size=4, learning_rate=0.01, loss="weighted", seed=5)
     weights, history = run_fit(tmp_path / "whole", recipe)
     for seed, looks in ((1, 2), (98, 8)):  # within the head's epoch, then within the others
@@ -46,7 +48,8 @@ def test_T02_resume_across_phases_equals_the_uninterrupted_run(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
-def test_T02_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeypatch):
+@pytest.mark.fault("T02")
+def test_resume_after_a_crash_equals_the_uninterrupted_run(tmp_path, monkeypatch):
     weights, history = run_fit(tmp_path / "whole")
     calls = []
 
@@ -86,8 +89,9 @@ def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkey
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+@pytest.mark.fault("T02")
 @pytest.mark.slow  # compiles DenseNet121 for training three times
-def test_T02_densenet_resumes_to_the_same_weights(tmp_path):
+def test_densenet_resumes_to_the_same_weights(tmp_path):
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3, seed=3)
     train, val = make_cached("train", 8, 3), make_cached("val", 4, 4)
     weights, history = run_fit(tmp_path / "whole", recipe, train=train, val=val, build=build_network)
@@ -106,7 +110,8 @@ def test_checkpoint_is_written_when_time_is_up(tmp_path, monkeypatch):
     assert generations == list(range(1, 28))  # after each of 8 looks and at the end of each of 3 epochs
 
 
-def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_path, monkeypatch):
+@pytest.mark.fault("T05")
+def test_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_path, monkeypatch):
     scores = iter([0.9, 0.2, 0.3])
     monkeypatch.setattr(loop, "mean_auroc", lambda labels, logits: (next(scores), 2))
     with pytest.raises(Stopped):
@@ -118,6 +123,7 @@ def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(
         np.testing.assert_array_equal(weight, checkpoint.arrays[f"best.{k}"])
 
 
+@pytest.mark.fault("T04")
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
@@ -129,7 +135,7 @@ def test_T05_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(
         ({"train": make_cached("train", 26, 7)}, "train_data: was train1, now train7"),
     ],
 )
-def test_T04_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
+def test_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
     with pytest.raises(Stopped):
         run_fit(tmp_path, stop=StopAfter(2))
     with pytest.raises(ResumeError, match=rf"other settings or data is there \({keys}\).* --fresh"):
@@ -156,8 +162,9 @@ def flip(path):
     path.write_bytes(content)
 
 
+@pytest.mark.fault("T03")
 @pytest.mark.parametrize("damage", [cut, empty, flip])
-def test_T03_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, caplog, damage):
+def test_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_path, caplog, damage):
     for generation in (1, 2, 3):
         write_checkpoint(tmp_path, make_checkpoint(generation))
     assert read_checkpoint(tmp_path).record == {"epoch": 3, "score": [0.5, None]}
@@ -171,7 +178,8 @@ def test_T03_damaged_checkpoint_falls_back_one_generation_with_a_message(tmp_pat
         read_checkpoint(tmp_path)
 
 
-def test_T06_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
+@pytest.mark.fault("T06")
+def test_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
     for generation in (1, 2):
         write_checkpoint(tmp_path, make_checkpoint(generation))
 
@@ -193,7 +201,8 @@ def test_checkpoint_record_is_readable_json(tmp_path):
     assert record["state"]["finished"]
 
 
-def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monkeypatch):
+@pytest.mark.fault("T02")
+def test_mutation_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monkeypatch):
     real = loop._resume
 
     def forget(run):
@@ -204,4 +213,4 @@ def test_T02_twin_a_resume_that_forgets_the_optimiser_is_noticed(tmp_path, monke
 
     monkeypatch.setattr(loop, "_resume", forget)
     with pytest.raises(AssertionError):
-        test_T02_resumed_run_equals_the_uninterrupted_one(tmp_path, looks=3)
+        test_resumed_run_equals_the_uninterrupted_one(tmp_path, looks=3)

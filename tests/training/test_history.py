@@ -3,10 +3,13 @@
 import contextlib
 import csv
 
+import pytest
+
 from cxr.report.history import epoch_line, epoch_logger
 
 
-def test_T01_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
+@pytest.mark.fault("T01")
+def test_history_file_is_whole_after_every_epoch_and_after_a_resume(tmp_path):
     log = epoch_logger(tmp_path / "logs")
     rows = []
     for epoch in (1, 2, 3):

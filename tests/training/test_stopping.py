@@ -51,8 +51,9 @@ def poison(kind):
     return make_bad_loss
 
 
+@pytest.mark.fault("T08")
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_T08_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypatch, kind):
+def test_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monkeypatch, kind):
     bad_row = RadiographBatches(TRAIN, 4, training=True, seed=RECIPE.seed).rows(4)[1]
     labels = TRAIN.split.labels.copy()
     labels[bad_row, 0] = MARK
@@ -67,7 +68,8 @@ def test_T08_nan_stops_within_its_batch_and_keeps_the_checkpoint(tmp_path, monke
     assert all(np.isfinite(array).all() for array in checkpoint.arrays.values())
 
 
-def test_T08_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
+@pytest.mark.fault("T08")
+def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
     real = loop.predict_split
     monkeypatch.setattr(loop, "predict_split", lambda *args: real(*args) * NAN)
     with pytest.raises(DivergedError, match="Epoch 1: validation logits or weights are not finite"):
@@ -75,7 +77,8 @@ def test_T08_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch
     assert read_checkpoint(tmp_path) is None
 
 
-def test_T10_T11_first_signal_is_noted_and_the_handlers_come_back(capsys):
+@pytest.mark.fault("T10", "T11")
+def test_first_signal_is_noted_and_the_handlers_come_back(capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert not stop.requested
@@ -86,7 +89,8 @@ def test_T10_T11_first_signal_is_noted_and_the_handlers_come_back(capsys):
     assert "Stopping after this batch" in capsys.readouterr().err
 
 
-def test_T10_second_signal_ends_the_process_at_once():
+@pytest.mark.fault("T10")
+def test_second_signal_ends_the_process_at_once():
     code = """
         import signal, time
         from cxr.training.stopping import StopRequest
