@@ -5,11 +5,11 @@ import hashlib
 import threading
 
 import pytest
+from fake_hub import COMMIT, running_hub
 
 from cxr.network import known_models
 from cxr.network.known_models import KNOWN_MODELS, PublishedModel, fetch
 from cxr.network.model_info import ModelFileError
-from tests.support.fake_hub import COMMIT, running_hub
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 

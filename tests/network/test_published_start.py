@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from torch_densenet import densenet_arrays
+from torch_files import safetensors_file, tensors, torch_legacy
 
 from cxr.network import start_weights
 from cxr.network.densenet import build_network
 from cxr.network.known_models import KNOWN_MODELS
 from cxr.network.model_info import ModelFileError
 from cxr.network.start_weights import load_start_weights
-from tests.support.torch_densenet import densenet_arrays
-from tests.support.torch_files import safetensors_file, tensors, torch_legacy
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import struct
 import keras
 import numpy as np
 import pytest
+from torch_densenet import densenet_arrays, layer_names
+from torch_files import safetensors_file, tensors, torch_legacy, torch_zip
 
 from cxr.network.densenet import IMAGENET_MEAN, IMAGENET_STD, build_network
 from cxr.network.model_info import ModelFileError
 from cxr.network.published_weights import expected_layers, fold_normalisation, read_published_weights
-from tests.support.torch_densenet import densenet_arrays, layer_names
-from tests.support.torch_files import safetensors_file, tensors, torch_legacy, torch_zip
 
 THREE = ((0.5056,) * 3, (0.252,) * 3)
 ONE = ((0.5,), (1 / 2048,))

@@ -9,10 +9,10 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from torch_files import FakeTensor, tensors, torch_legacy, torch_zip, zip_of
 
 from cxr.network.pickle_machine import PickleError
 from cxr.network.torch_pickle import TorchTensor, open_torch_file
-from tests.support.torch_files import FakeTensor, tensors, torch_legacy, torch_zip, zip_of
 
 
 def loaded(path):

@@ -5,14 +5,14 @@ import hashlib
 
 import numpy as np
 import pytest
+from fake_hub import running_hub
+from torch_densenet import densenet_arrays
+from torch_files import safetensors_file, tensors, torch_zip
 
 from cxr.inference.predictor import Predictor
 from cxr.network import known_models
 from cxr.network.known_models import KNOWN_MODELS
 from cxr.network.model_file import read_model_info
-from tests.support.fake_hub import running_hub
-from tests.support.torch_densenet import densenet_arrays
-from tests.support.torch_files import safetensors_file, tensors, torch_zip
 from tools import get_model
 
 

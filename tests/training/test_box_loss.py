@@ -64,7 +64,7 @@ def test_positive_weights_of_whole_labels_are_their_ratio():
 
 def test_a_training_with_the_box_loss_moves_the_evidence_into_the_boxes(tmp_path):
     """A striped and a plain square tell the finding; only the box says that it is the striped one that counts."""
-    from tests.small_network import build_small_network
+    from small_network import build_small_network
 
     from cxr.data.boxes import Box, box_targets
     from cxr.data.cache import CachedSplit
