@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from quick_site import ready_slot
-from site_tools import ROOT, TESTS, png, shared_decoder
+from site_tools import ROOT, SUPPORT, png, shared_decoder
 
 import app as site
 from cxr.imaging.radiograph import decode_with_notices
@@ -17,7 +17,7 @@ from cxr.site import decoding_pool
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import SiteError
 
-FAULTY = (sys.executable, str(TESTS / "faulty_worker.py"))
+FAULTY = (sys.executable, str(SUPPORT / "faulty_worker.py"))
 TRNS = b"tRNS" + b"\xff" * 8  # of eight bytes where a grey picture has two: libpng prints a warning and goes on
 
 
@@ -51,7 +51,7 @@ def test_the_chatty_picture_makes_the_library_print():
 def test_closed_standard_descriptors_shift_no_answer(tmp_path, closed):
     (tmp_path / "chatty.png").write_bytes(chatty_png(9))
     code = f"""
-import sys; sys.path[:0] = [{str(TESTS)!r}]
+import sys; sys.path[:0] = [{str(SUPPORT)!r}]
 from pathlib import Path
 from cxr.site.decoding_pool import Decoder
 from site_tools import png
@@ -154,6 +154,6 @@ for seed in range(20):
     decoder.decode(png(seed))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}", "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{SUPPORT}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False, timeout=120)
     assert done.returncode == 0
