@@ -19,14 +19,18 @@ from pathlib import Path
 from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from cxr.inference.backend import choose_inference_backend
+from cxr.inference.backend import BackendError, choose_inference_backend
 from cxr.system.descriptors import hold_standard_descriptors
 from cxr.system.ending import end_at_once_on_signals, leave
+from cxr.system.terminal import fail, say
 
 if __name__ == "__main__":
     hold_standard_descriptors()
     end_at_once_on_signals()
-    choose_inference_backend()
+    try:
+        choose_inference_backend()
+    except BackendError as error:
+        sys.exit(fail(error, 2))
 
 from cxr.data.columns import display_name
 from cxr.heatmaps.colormap import inferno
@@ -51,7 +55,6 @@ from cxr.site.server import serve
 from cxr.site.service import Service
 from cxr.site.uploads import Upload, clean_name, load_samples
 from cxr.system.freed_memory import keep_freed_memory_small
-from cxr.system.terminal import say
 from gradcam import MODEL_PATH
 
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
@@ -96,14 +99,12 @@ def create_app(
     """Build the site.
 
     Args:
-        model: by default the shipped model file, whose loading is started here.
-        decoder: by default two child processes, started here.
+        model: by default the shipped model file, loaded from the first request on: a WSGI server may fork until then.
+        decoder: by default two child processes, started when they are needed.
         trusted_hosts: hosts that requests may be addressed to, without ports; None for any.
     """
-    decoder = decoder or Decoder()
-    if model is None:
-        model = ModelSlot(MODEL_PATH)
-        model.load_in_background()
+    decoder, lazily = decoder or Decoder(start=False), model is None
+    model = model or ModelSlot(MODEL_PATH)
     app = Site(model, decoder, None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts)))
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES)
     app.jinja_env.globals.update(
@@ -120,6 +121,8 @@ def create_app(
     )
     for rule, view, methods in ROUTES:
         app.add_url_rule(rule, view.__name__, view, methods=methods)
+    if lazily:
+        app.before_request(model.load_once_in_background)
     app.before_request(_look_at_request)
     app.register_error_handler(SiteError, lambda error: _error_response(problem_of(error)))
     app.register_error_handler(ImageError, lambda error: _error_response(problem_of(error)))

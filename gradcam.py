@@ -27,12 +27,16 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from cxr.inference.backend import choose_inference_backend
+from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
 from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.terminal import fail
 
 if __name__ == "__main__":
     hold_standard_descriptors()
-    choose_inference_backend()
+    try:
+        choose_inference_backend()
+    except BackendError as error:
+        sys.exit(fail(error, 2))
 
 from cxr.data.columns import name_key
 from cxr.heatmaps.gradcam import heatmaps
@@ -119,11 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(found.describe_left_out())
     if not found.files:
         return 2
-    from cxr.inference.predictor import Predictor  # Keras takes seconds to import; --help and wrong paths do without
-
     try:
+        load_keras()  # which takes seconds; --help and wrong paths do without
+        from cxr.inference.predictor import Predictor
+
         predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(found.files) >= MANY_FILES)
-    except ModelFileError as error:
+    except (BackendError, ModelFileError) as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:  # of the network's export: a model file that cannot be read is a ModelFileError

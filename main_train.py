@@ -37,6 +37,7 @@ from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
 from cxr.data.vocabulary import CellRules
 from cxr.imaging.radiograph import ImageError
+from cxr.inference.backend import BackendError, choose_training_backend, load_keras
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
 from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files, training_lock
@@ -154,12 +155,12 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
 
 def start_keras() -> str:
     """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # a user's own setting wins
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Operations side by side add up gradients in changing order: metrics of one seed then differ in the fourth digit.
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
+        load_keras()
         import keras
 
         from cxr.training.parallel import join
@@ -344,6 +345,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if configured_processes()[1]:  # the first process speaks for all
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
+        if not args.check:
+            choose_training_backend()  # now, not after hours of decoding
         data = check_data(args)
         say(data.as_text())
         if data.faults:
@@ -354,7 +357,7 @@ def main(argv: list[str] | None = None) -> int:
         if also_test.faults or args.check:
             return also_test.exit_code
         run(args, data, also_test)
-    except (BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
+    except (BackendError, BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
         return fail(error, 2)
     except DivergedError as error:
         return fail(error, 4)

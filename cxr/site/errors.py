@@ -74,6 +74,13 @@ ERRORS = {
         "`python main_train.py`, then start the site again.",
         60,
     ),
+    "model_no_backend": ErrorKind(
+        503,
+        "No model is loaded",
+        "What the model needs to compute with is not installed, or KERAS_BACKEND names something else; the log of the "
+        "server says more. The model file is not at fault. Install openvino, and start the site again.",
+        60,
+    ),
     "decode_down": ErrorKind(
         503, "Pictures cannot be read", "The program that reads them does not start; the server's log says why.", 5
     ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
 from cxr.network.model_info import ModelFileError
 from cxr.site.errors import SiteError
 
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def _load_predictor(path: str | os.PathLike, precision: str) -> "Predictor":
-    from cxr.inference.predictor import Predictor  # Keras takes seconds to import: the site listens meanwhile
+    choose_inference_backend()
+    load_keras()  # which takes seconds: the site listens meanwhile
+    from cxr.inference.predictor import Predictor
 
     return Predictor(path, precision=precision, side_by_side=True)
 
@@ -29,7 +32,8 @@ class ModelSlot:
     """A place for one predictor.
 
     Attributes:
-        state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why).
+        state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why) or
+            "no_backend" (nothing that could compute; the log says why).
         predictor: None unless ready. It has answered its golden radiograph by then, so it is warm.
     """
 
@@ -43,6 +47,7 @@ class ModelSlot:
         self.state = "loading"
         self.predictor: Predictor | None = None
         self._path, self._precision, self._load = Path(path), precision, load
+        self._lock, self._loading_process = threading.Lock(), 0
 
     def load(self) -> None:
         """Load now. What is no fault of the file is raised, and the state is "refused" all the same."""
@@ -59,14 +64,24 @@ class ModelSlot:
             logger.info("Model %s ready on %s", self.predictor.info.digest[:12], self.predictor.engine)
         except ModelFileError as error:
             logger.error("No model: %s", error)
+        except BackendError as error:
+            state = "no_backend"
+            logger.error("No model: %s", error)
         finally:
             self.state = state
+
+    def load_once_in_background(self) -> None:
+        """Load, at the first call in this process: a server that forks takes no loading thread along."""
+        with self._lock:
+            first, self._loading_process = self._loading_process != os.getpid(), os.getpid()
+        if first:
+            self.load_in_background()
 
     def load_in_background(self) -> None:
         threading.Thread(target=self.load, name="model", daemon=True).start()
 
     def require(self) -> "Predictor":
-        """Return the predictor. Raises: SiteError model_loading, model_missing or model_refused."""
+        """Return the predictor. Raises: SiteError model_loading, model_missing, model_refused or model_no_backend."""
         if self.state != "ready" or self.predictor is None:
             raise SiteError(f"model_{self.state}")
         return self.predictor

@@ -182,7 +182,7 @@ def test_script_refuses_a_taken_port():
 def test_create_app_alone_makes_a_site_of_the_shipped_model(monkeypatch):
     started = []
     monkeypatch.setattr(ModelSlot, "load_in_background", lambda self: started.append(self.state))
-    monkeypatch.setattr(site, "Decoder", shared_decoder)
+    monkeypatch.setattr(site, "Decoder", lambda **_options: shared_decoder())
     assert site.create_app().test_client().get("/readyz").json["code"] == "model_loading"
     assert started == ["loading"]
     assert ready_slot().state == "ready"
