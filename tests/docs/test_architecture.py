@@ -18,7 +18,7 @@ OWNERS = {
     "flask": ("app", "cxr.site."),
     "waitress": ("cxr.site.connection", "cxr.site.server"),
     "pandas": ("cxr.data.", "cxr.report."),
-    "keras": ("cxr.data.batches", "cxr.network.", "cxr.inference.predictor", "cxr.training.",
+    "keras": ("cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
               "cxr.report.test_evaluation", "main_train"),
     "tensorflow": ("cxr.network.densenet",),
     "jax": ("cxr.network.densenet", "cxr.training.parallel"),

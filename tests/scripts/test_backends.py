@@ -153,8 +153,5 @@ def test_a_server_may_fork_its_workers_from_a_finished_application():
     """gunicorn --preload: each worker loads a model of its own, with decoders of its own."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")])
     command = [sys.executable, "-W", "ignore", "-c", FORKED_SCRIPT]
-    assert (
-        subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=False, timeout=120).returncode
-        == 0
-    )
-    assert StandIn.engine  # the stand-in is the quick site's
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=False, timeout=120)
+    assert done.returncode == 0
