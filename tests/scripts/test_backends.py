@@ -151,7 +151,7 @@ sys.exit(0 if len(found) == 1 and found.pop().startswith(b"[{'name'") else 1)
 @pytest.mark.fault("H73")
 def test_a_server_may_fork_its_workers_from_a_finished_application():
     """gunicorn --preload: each worker loads a model of its own, with decoders of its own."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     command = [sys.executable, "-W", "ignore", "-c", FORKED_SCRIPT]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, check=False, timeout=120)
     assert done.returncode == 0
