@@ -30,7 +30,7 @@ CACHE_VERSION = 2  # raise it when decoding or resizing changes: every older cac
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
 NUM_KEPT = 8  # caches of one split name: so many data sets and image sizes can be used in turn
 KEPT_BYTES = 20 * 10**9  # of the caches of one split name that are not in use; NIH at 224 x 224 takes 5.6 GB
-PARTS = (".npy", ".rows.npy", ".files.npy")  # of one cache: pixels, their digests, the records of the files
+PARTS = (".npy", ".rows.npy", ".files.rows.npy")  # of one cache: pixels, their digests, the records of the files
 BLOCK_BYTES = 128 * 2**20  # of pixels mapped at a time while decoding; more would count as this process's memory
 
 

@@ -165,7 +165,7 @@ def test_old_pixels_beside_a_new_record_are_not_taken(tmp_path, settled):
     shutil.copytree(other, folder, dirs_exist_ok=True)
     cache_split(split_of(), folder, SIZE, tmp_path / "cache")
     for name, old in records.items():
-        if not name.endswith(".files.npy"):
+        if not name.endswith(".files.rows.npy"):
             (tmp_path / "cache" / name).write_bytes(old)
     cached = cache_split(split_of(), folder, SIZE, tmp_path / "cache")
     np.testing.assert_array_equal(cached.model_inputs, pixels_of(folder))
