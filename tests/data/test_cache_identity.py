@@ -63,7 +63,7 @@ def settled(monkeypatch):
     monkeypatch.setattr(file_records, "SETTLED_NS", -(10**18))
 
 
-@pytest.mark.fault("C60")
+@pytest.mark.fault("C90")
 def test_another_folder_with_the_same_names_sizes_and_times_is_another_set(tmp_path, settled):
     one, two = write_set(tmp_path / "one/images", 1), write_set(tmp_path / "two/images", 2)
     for folder in (one, two, one):
@@ -71,7 +71,7 @@ def test_another_folder_with_the_same_names_sizes_and_times_is_another_set(tmp_p
         np.testing.assert_array_equal(cached.model_inputs, pixels_of(folder))
 
 
-@pytest.mark.fault("C60")
+@pytest.mark.fault("C90")
 @pytest.mark.parametrize("how", ["over it", "in place", "moved", "linked folder"])
 def test_a_corrected_set_in_the_place_of_the_old_one_is_decoded(tmp_path, how, settled):
     folder, corrected = write_set(tmp_path / "images", 1), write_set(tmp_path / "corrected", 2)
@@ -96,7 +96,7 @@ def test_a_corrected_set_in_the_place_of_the_old_one_is_decoded(tmp_path, how, s
     assert second.fingerprint != first.fingerprint
 
 
-@pytest.mark.fault("C60")
+@pytest.mark.fault("C90")
 def test_a_file_that_changes_within_the_clocks_step_is_read_again(tmp_path, watched):
     """Without `settled`: the entry of a file that was written just now is not trusted."""
     folder = write_set(tmp_path / "images", 1)
@@ -118,7 +118,7 @@ def test_unchanged_files_are_not_read_and_touched_ones_not_decoded(tmp_path, wat
     assert watched == {"read": 6, "decoded": 3}
 
 
-@pytest.mark.fault("C61")
+@pytest.mark.fault("C91")
 def test_sets_used_in_turn_do_not_evict_each_other(tmp_path, watched, settled):
     folders = [write_set(tmp_path / f"{seed}/images", seed) for seed in range(4)]
     for _ in range(3):
@@ -128,7 +128,7 @@ def test_sets_used_in_turn_do_not_evict_each_other(tmp_path, watched, settled):
     assert watched["decoded"] == 4 * len(NAMES)
 
 
-@pytest.mark.fault("C61")
+@pytest.mark.fault("C91")
 @pytest.mark.parametrize("limit", ["number", "bytes", "room"])
 def test_the_caches_used_longest_ago_make_room(tmp_path, watched, monkeypatch, settled, limit):
     folders = [write_set(tmp_path / f"{seed}/images", seed) for seed in range(4)]
@@ -156,7 +156,7 @@ def test_the_caches_used_longest_ago_make_room(tmp_path, watched, monkeypatch, s
     assert watched["decoded"] == len(NAMES)
 
 
-@pytest.mark.fault("C60")
+@pytest.mark.fault("C90")
 def test_old_pixels_beside_a_new_record_are_not_taken(tmp_path, settled):
     """A power cut may leave any part of a row older than the others."""
     folder, other = write_set(tmp_path / "images", 1), write_set(tmp_path / "other", 2)
