@@ -30,7 +30,7 @@ from cxr.system.descriptors import hold_standard_descriptors
 if __name__ == "__main__":
     hold_standard_descriptors()
 
-from cxr.data.boxes import Box, BoxError, read_boxes
+from cxr.data.boxes import Box, BoxError, read_boxes, with_file_names
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import Split, read_views
@@ -135,6 +135,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
             if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
+        boxes = with_file_names(boxes, data.found)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
             for name, split in data.splits.items()

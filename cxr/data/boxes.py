@@ -4,8 +4,8 @@ Owns the file's format and what lies inside a box, not what is measured with box
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,15 @@ def _parse_row(row: list[str]) -> Box | str:
         )
     left, top, width, height = (value / BOX_PICTURE_SIZE for value in (x, y, width, height))
     return Box(cells[0], cells[1], left, top, width, height)
+
+
+def with_file_names(boxes: Sequence[Box], found: Mapping[str, str]) -> tuple[Box, ...]:
+    """Give boxes the names of the files that the data check found.
+
+    Args:
+        found: name as listed, in the CSV and in the boxes -> name of the file.
+    """
+    return tuple(replace(box, image=found.get(box.image, box.image)) for box in boxes)
 
 
 @dataclass(frozen=True, eq=False)

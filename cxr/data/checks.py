@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.data.columns import ColumnRules, name_key
-from cxr.data.image_folder import check_images
+from cxr.data.image_folder import CheckedImages, check_images
 from cxr.data.labels import Split, read_split
 from cxr.data.leakage import (
     count_shared_images,
@@ -49,6 +49,7 @@ class DataCheck:
         shared_images: (split, split) -> images in both.
         shared_patients: (split, split) -> patients in both.
         num_unlisted: files beside the listed images that no CSV lists.
+        found: listed image name -> name of the file, where the two differ; `parts` hold the latter.
     """
 
     parts: dict[str, Split]
@@ -57,6 +58,7 @@ class DataCheck:
     shared_images: dict[tuple[str, str], int] = field(default_factory=dict)
     shared_patients: dict[tuple[str, str], int] = field(default_factory=dict)
     num_unlisted: int = 0
+    found: dict[str, str] = field(default_factory=dict)
 
     @property
     def faults(self) -> tuple[Problem, ...]:
@@ -188,14 +190,16 @@ def check_splits(
             shared_patients[pair] = count_shared_patients(first, second, files, problems, allow_leakage)
             warn_of_retyped_patients(first, second, files, problems)
 
-    num_unlisted = 0
+    images = CheckedImages(parts)
     if image_dir is not None:
         images = check_images(Path(image_dir), parts, files, problems, skip_missing, decode)
-        parts, num_unlisted = images.parts, images.num_unlisted
+        parts = images.parts
         warn_of_copies(parts, images.digests, files, problems)
     for name, part in parts.items():
         _check_balance(part, files[name], problems)
-    return DataCheck(parts, tuple(problems.listed), dict(problems.counts), shared_images, shared_patients, num_unlisted)
+    shared = {"shared_images": shared_images, "shared_patients": shared_patients}
+    found = {"num_unlisted": images.num_unlisted, "found": images.found}
+    return DataCheck(parts, tuple(problems.listed), dict(problems.counts), **shared, **found)
 
 
 def _check_contradictions(split: Split, file: str, problems: ProblemList) -> None:

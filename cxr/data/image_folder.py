@@ -83,11 +83,13 @@ class CheckedImages:
 
     Args:
         digests: image name -> SHA-256 over shape and pixels; empty where no image was read.
+        found: listed name -> name of the file, where the two differ.
     """
 
     parts: dict[str, Split]
     num_unlisted: int = 0
     digests: dict[str, str] = field(default_factory=dict)
+    found: dict[str, str] = field(default_factory=dict)
 
 
 def check_images(
@@ -106,8 +108,9 @@ def check_images(
         return CheckedImages(parts)
     names = dict.fromkeys(image for part in parts.values() for image in part.images)
     listing = list_folder(image_dir, names)
+    found: dict[str, str] = {}
     if MISSING in listing.faulty.values():
-        parts = _find_elsewhere(image_dir, parts, files, listing, problems)
+        parts, found = _find_elsewhere(image_dir, parts, files, listing, problems)
         names = dict.fromkeys(image for part in parts.values() for image in part.images)
         listing = list_folder(image_dir, names)
     for name, part in parts.items():
@@ -127,7 +130,7 @@ def check_images(
             for name, part in parts.items()
         }
         parts = {name: part.select(present[name]) for name, part in parts.items()}
-    return CheckedImages(parts, listing.num_unlisted, contents.digests)
+    return CheckedImages(parts, listing.num_unlisted, contents.digests, found)
 
 
 def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, problems: ProblemList) -> None:
@@ -142,10 +145,10 @@ def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, pro
 
 def _find_elsewhere(
     image_dir: Path, parts: dict[str, Split], files: dict[str, str], listing: FolderListing, problems: ProblemList
-) -> dict[str, Split]:
+) -> tuple[dict[str, Split], dict[str, str]]:
     """Give listed images that are missing the name of the one file that can be meant, and say so once per difference.
 
-    Returns: the splits with the names of the files.
+    Returns: the splits with the names of the files; listed name -> name of the file, where the two differ.
     """
     names = {image for part in parts.values() for image in part.images}
     missing = [image for image, fault in listing.faulty.items() if fault == MISSING]
@@ -159,10 +162,12 @@ def _find_elsewhere(
         for difference, images in by_difference.items():
             message = _describe_found(image_dir, images, found, difference, len(part.images))
             problems.warning("found elsewhere", files[name], message)
-    return {
-        name: replace(part, images=tuple(found[image].path if image in found else image for image in part.images))
+    names_found = {image: one.path for image, one in found.items()}
+    renamed = {
+        name: replace(part, images=tuple(names_found.get(image, image) for image in part.images))
         for name, part in parts.items()
     }
+    return renamed, names_found
 
 
 def _describe_found(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cxr.data.boxes import Box, with_file_names
 from cxr.data.checks import DataCheck, check_splits
 from cxr.data.leakage import patient_key
 from cxr.data.vocabulary import is_no_finding, is_row_number
@@ -203,6 +204,9 @@ def test_images_under_another_name_are_found_and_the_difference_said_once(tmp_pa
     assert len(found) == 3
     assert all(message.startswith("2 of 2 images") and difference in message for message in found)
     assert result.num_unlisted == 0
+    # Boxes are named as the CSV names the pictures.
+    boxes = [Box(listed.format("c1"), "Edema", 0.1, 0.2, 0.3, 0.4), Box("other.png", "Edema", 0.1, 0.2, 0.3, 0.4)]
+    assert [box.image for box in with_file_names(boxes, result.found)] == [files.format("c1"), "other.png"]
 
 
 @pytest.mark.fault("C63")
