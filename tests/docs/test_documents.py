@@ -30,6 +30,7 @@ HEADINGS = [
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # Flags of other programs that the pages name outside of commands.
+WITH_SOURCES = ("tools.prepare_data",)
 FOREIGN_FLAGS = {"--no-index", "--find-links"}
 
 
@@ -61,8 +62,13 @@ def named_programs() -> set[tuple[str, ...]]:
 
 
 def program(words: list[str]) -> tuple[str, ...]:
-    """How a program is started, without its arguments: ("app.py",) or ("-m", "tools.make_sample_data")."""
-    return tuple(words[:2]) if words[0] == "-m" else (words[0],)
+    """How a program is started, without its arguments: ("app.py",) or ("-m", "tools.make_sample_data").
+
+    A command with sources of their own flags is one program for each: ("-m", "tools.prepare_data", "nih").
+    """
+    if words[0] != "-m":
+        return (words[0],)
+    return tuple(words[: 3 if words[1] in WITH_SOURCES and words[2:] else 2])
 
 
 @cache

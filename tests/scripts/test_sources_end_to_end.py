@@ -4,10 +4,10 @@ import shlex
 import signal
 from pathlib import Path
 
+import data_sources
 import pytest
 from site_tools import answers_of, png, shared_decoder, text_of, upload
 from small_network import build_small_network
-from support import data_sources
 
 import app
 import main_train
@@ -64,10 +64,11 @@ def project(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.fault("C78")
 @pytest.mark.parametrize(
     "source", [pytest.param(name, marks=() if name == "rsna" else pytest.mark.slow) for name in SOURCES]
 )
-def test_C78_a_source_is_prepared_checked_trained_on_and_served(project, capsys, source):
+def test_a_source_is_prepared_checked_trained_on_and_served(project, capsys, source):
     folder = project / "source"
     arguments = SOURCES[source](folder)
     assert prepare_data.main([source, *map(str, arguments), "--out", str(project / "out")]) == 0

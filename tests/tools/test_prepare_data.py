@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.data_sources import (
+from data_sources import (
     any_table,
     chexpert_files,
     class_folders,
@@ -68,10 +68,11 @@ def check_passes(capsys, printed: str) -> str:
 # CheXpert
 
 
+@pytest.mark.fault("C70")
 @pytest.mark.parametrize(
     ("blank", "uncertain"), [("zero", "unlabelled"), ("zero", "one"), ("unlabelled", "zero"), ("zero", "zero")]
 )
-def test_C70_chexpert_blank_and_uncertain_labels_mean_what_is_said(tmp_path, capsys, blank, uncertain):
+def test_chexpert_blank_and_uncertain_labels_mean_what_is_said(tmp_path, capsys, blank, uncertain):
     chexpert = chexpert_files(tmp_path / "small")
     out = chexpert.parent / "out"
     printed = run(capsys, "chexpert", chexpert, "--out", out, "--blank", blank, "--uncertain", uncertain)
@@ -106,7 +107,8 @@ def test_chexpert_keeps_its_validation_split_and_draws_a_test_split_by_patient(t
 # MIMIC-CXR-JPG
 
 
-def test_C71_mimic_joins_three_gzipped_tables_and_keeps_the_official_split(tmp_path, capsys):
+@pytest.mark.fault("C71")
+def test_mimic_joins_three_gzipped_tables_and_keeps_the_official_split(tmp_path, capsys):
     mimic = mimic_files(tmp_path / "mimic")
     out = mimic.parent / "out"
     printed = run(capsys, "mimic-cxr-jpg", mimic, "--out", out, "--image-dir", mimic / "files")
@@ -123,7 +125,8 @@ def test_C71_mimic_joins_three_gzipped_tables_and_keeps_the_official_split(tmp_p
 # VinDr-CXR
 
 
-def test_C72_vindr_readers_vote_and_boxes_get_nihs_frame(tmp_path, capsys):
+@pytest.mark.fault("C72")
+def test_vindr_readers_vote_and_boxes_get_nihs_frame(tmp_path, capsys):
     folder = vindr_files(tmp_path / "vindr", with_test=True)
     out = tmp_path / "out"
     printed = run(capsys, "vindr", folder, "--out", out, "--image-dir", folder, "--val-share", "0.2")
@@ -152,7 +155,8 @@ def test_vindr_takes_as_many_readers_as_wanted(tmp_path, capsys, min_readers, nu
     assert sum(row["Cardiomegaly"] == "1" for row in rows) == num_positive
 
 
-def test_C72_vindr_without_sizes_says_that_boxes_are_left_out(tmp_path, capsys):
+@pytest.mark.fault("C72")
+def test_vindr_without_sizes_says_that_boxes_are_left_out(tmp_path, capsys):
     folder = vindr_files(tmp_path / "vindr", with_test=False)
     printed = run(capsys, "vindr", folder, "--out", tmp_path / "out")
     assert "10 boxes are left out: the sizes of their pictures are not known (--sizes)" in printed
@@ -166,7 +170,8 @@ def test_C72_vindr_without_sizes_says_that_boxes_are_left_out(tmp_path, capsys):
     assert boxes[0].top == 0.25
 
 
-def test_C72_boxes_that_do_not_fit_their_picture_are_refused(tmp_path, capsys):
+@pytest.mark.fault("C72")
+def test_boxes_that_do_not_fit_their_picture_are_refused(tmp_path, capsys):
     folder = vindr_files(tmp_path / "vindr", with_test=False)
     write_table(tmp_path / "meta.csv", "image_id,width,height", [f"a{number},120,100" for number in range(10)])
     said = refused(capsys, "vindr", folder, "--out", tmp_path / "out", "--sizes", tmp_path / "meta.csv")
@@ -190,7 +195,8 @@ def test_framed_boxes_never_leave_the_frame(tmp_path):
 # RSNA
 
 
-def test_C73_rsna_becomes_one_row_per_image_with_its_boxes_as_they_are(tmp_path, capsys):
+@pytest.mark.fault("C73")
+def test_rsna_becomes_one_row_per_image_with_its_boxes_as_they_are(tmp_path, capsys):
     folder, out = rsna_files(tmp_path / "rsna"), tmp_path / "out"
     printed = run(capsys, "rsna", folder, "--out", out, "--image-dir", folder / "stage_2_train_images")
     everything = {image: row for part in rows_in(out).values() for image, row in part.items()}
@@ -222,6 +228,7 @@ def test_padchests_mapping_names_193_labels_and_all_14_findings():
     assert mapping["hydropneumothorax"] == ("Effusion", "Pneumothorax")
 
 
+@pytest.mark.fault("C74")
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -236,11 +243,12 @@ def test_padchests_mapping_names_193_labels_and_all_14_findings():
         ("[" * 500, set()),
     ],
 )
-def test_C74_padchest_cells_are_read_as_lists_of_names_and_never_run(text, names):
+def test_padchest_cells_are_read_as_lists_of_names_and_never_run(text, names):
     assert parse_labels(text) == names
 
 
-def test_C74_padchest_names_become_nihs_findings(tmp_path, capsys):
+@pytest.mark.fault("C74")
+def test_padchest_names_become_nihs_findings(tmp_path, capsys):
     table, out = padchest_file(tmp_path), tmp_path / "out"
     printed = run(capsys, "padchest", table, "--out", out, "--image-dir", tmp_path / "pictures")
     everything = {image: row for part in rows_in(out).values() for image, row in part.items()}
@@ -275,7 +283,8 @@ def test_padchests_own_names_are_findings_too(tmp_path, capsys):
 # Class folders
 
 
-def test_C75_class_folders_become_columns_and_keep_their_splits(tmp_path, capsys):
+@pytest.mark.fault("C75")
+def test_class_folders_become_columns_and_keep_their_splits(tmp_path, capsys):
     folder, out = class_folders(tmp_path / "chest_xray"), tmp_path / "out"
     printed = run(capsys, "folders", folder, "--out", out)
     splits = rows_in(out)
@@ -288,7 +297,8 @@ def test_C75_class_folders_become_columns_and_keep_their_splits(tmp_path, capsys
     check_passes(capsys, printed)
 
 
-def test_C75_class_folders_without_splits_are_drawn_by_the_patients_in_the_names(tmp_path, capsys):
+@pytest.mark.fault("C75")
+def test_class_folders_without_splits_are_drawn_by_the_patients_in_the_names(tmp_path, capsys):
     for number in range(40):
         write_picture(tmp_path / "set" / ("Healthy", "TB", "Mass")[number % 3] / f"p{number // 4:02}_{number}.png")
     out = tmp_path / "out"
@@ -304,7 +314,8 @@ def test_C75_class_folders_without_splits_are_drawn_by_the_patients_in_the_names
 # Any table
 
 
-def test_C76_any_table_is_read_with_its_columns_named(tmp_path, capsys):
+@pytest.mark.fault("C76")
+def test_any_table_is_read_with_its_columns_named(tmp_path, capsys):
     table, out = any_table(tmp_path / "t.csv"), tmp_path / "out"
     printed = run(
         capsys, "table", table, "--out", out, "--image-column", "file", "--patient-column", "person", "--label-column",
@@ -319,7 +330,8 @@ def test_C76_any_table_is_read_with_its_columns_named(tmp_path, capsys):
     assert "left out: 6 rows, not chosen (--where)" in printed
 
 
-def test_C76_tables_with_label_columns_lists_and_splits(tmp_path, capsys):
+@pytest.mark.fault("C76")
+def test_tables_with_label_columns_lists_and_splits(tmp_path, capsys):
     rows = [
         f"x{k}.png,{('train', 'valid', 'test')[k % 3]},{('yes', 'no')[k % 2]},{('1', '', '-1')[k % 3]}"
         for k in range(12)
@@ -337,6 +349,7 @@ def test_C76_tables_with_label_columns_lists_and_splits(tmp_path, capsys):
     assert next(iter(rows_in(tmp_path / "lists")["train"].values())).keys() == {"Image", "Edema", "Mass"}
 
 
+@pytest.mark.fault("C76")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -355,7 +368,7 @@ def test_C76_tables_with_label_columns_lists_and_splits(tmp_path, capsys):
         (("--image-column", "file", "--label-column", "what", "--val-share", "0.97"), "no image for train"),
     ],
 )
-def test_C76_choices_that_do_not_fit_the_table_are_refused(tmp_path, capsys, arguments, message):
+def test_choices_that_do_not_fit_the_table_are_refused(tmp_path, capsys, arguments, message):
     table = any_table(tmp_path / "t.csv")
     assert message in refused(capsys, "table", table, "--out", tmp_path / "out", *arguments)
     assert not (tmp_path / "out").exists()
@@ -364,7 +377,8 @@ def test_C76_choices_that_do_not_fit_the_table_are_refused(tmp_path, capsys, arg
 # What all sources share
 
 
-def test_C77_a_patient_in_two_of_the_sources_splits_is_refused_or_drawn_anew(tmp_path, capsys):
+@pytest.mark.fault("C77")
+def test_a_patient_in_two_of_the_sources_splits_is_refused_or_drawn_anew(tmp_path, capsys):
     rows = [f"x{k}.png,{k % 5},{('train', 'val', 'test')[k % 3]},{k % 2}" for k in range(30)]
     write_table(tmp_path / "t.csv", "Image,p,part,Mass", rows)
     common = ("table", tmp_path / "t.csv", "--finding", "Mass", "--split-column", "part", "--patient-column", "p")
@@ -374,7 +388,8 @@ def test_C77_a_patient_in_two_of_the_sources_splits_is_refused_or_drawn_anew(tmp
     assert sum(map(len, patients)) == 5
 
 
-def test_C77_draws_depend_on_patients_and_seed_alone():
+@pytest.mark.fault("C77")
+def test_draws_depend_on_patients_and_seed_alone():
     patients = [str(number % 200) for number in range(1000)]
     drawn = draw_patients(patients, 0.2, seed=3)
     assert sum(Counter(patients)[patient] for patient in drawn) == 200
@@ -382,7 +397,8 @@ def test_C77_draws_depend_on_patients_and_seed_alone():
     assert draw_patients(patients, 0.2, seed=4) != drawn
 
 
-def test_C77_images_that_are_not_there_are_left_out_and_counted(tmp_path, capsys):
+@pytest.mark.fault("C77")
+def test_images_that_are_not_there_are_left_out_and_counted(tmp_path, capsys):
     table = any_table(tmp_path / "t.csv")
     for number in range(15):
         write_picture(tmp_path / "pictures" / "deep" / f"X{number}.PNG")
