@@ -8,7 +8,7 @@ WORKDIR /site
 COPY requirements-serve.txt .
 RUN pip install --no-cache-dir -r requirements-serve.txt
 
-COPY app.py gradcam.py test_data.csv ./
+COPY app.py gradcam.py ./
 COPY cxr cxr
 COPY templates templates
 COPY static static

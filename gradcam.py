@@ -44,7 +44,7 @@ from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture, read_with_notices
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, explain, rank_findings
+from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, common_peak, describe_heatmap, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
@@ -85,6 +85,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--top", type=int, default=3, metavar="N", help="overlays of the N most probable (default: 3)")
     which.add_argument("--all", action="store_true", help="overlays of all findings")
     parser.add_argument("--panel", action="store_true", help="one picture per image: overlays and all probabilities")
+    parser.add_argument(
+        "--own-peak",
+        action="store_true",
+        help="stretch the colours of each heatmap to its own peak, however small; by default all findings of a picture "
+        "share one scale, which ends at the largest of their peaks",
+    )
     parser.add_argument(
         "--columns",
         type=_columns,
@@ -192,7 +198,7 @@ def _explain_files(
             _say(f"{visible(str(file))}: {above}")
             for notice in (*picture.notices, *([UNUSUAL_TEXT] if answer.unusual else [])):
                 _say(f"    {notice}")
-            _write_pictures(picture.radiograph, answer, chosen, info, name, outputs, args.panel)
+            _write_pictures(picture.radiograph, answer, chosen, info, name, outputs, args)
             # Last: a row says that its pictures are there too.
             table.add(table_row(name, info, answer, picture.notices, args.columns))
     progress.show(len(files))
@@ -202,7 +208,7 @@ def _explain_files(
 def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path]) -> dict[str, object]:
     """Collect what the answers and the pictures of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
-    pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel")}
+    pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
     folder = visible(Path(os.path.realpath(file)).as_posix()).removesuffix(name)
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **pictures}
 
@@ -214,9 +220,10 @@ def _write_pictures(
     info: ModelInfo,
     name: str,
     outputs: OutputNames,
-    panel: bool,
+    args: argparse.Namespace,
 ) -> None:
-    overlays = {k: overlay_heatmap(radiograph, answer.heatmaps[k]) for k in chosen}
+    peak = None if args.own_peak else common_peak(answer.heatmaps)
+    overlays = {k: overlay_heatmap(radiograph, answer.heatmaps[k], peak=peak) for k in chosen}
     scales = {k: describe_heatmap(answer.heatmaps[k], float(answer.logits[k])) for k in chosen}
     for k, overlay in overlays.items():
         path = outputs.claim(name, info.findings[k])
@@ -224,7 +231,7 @@ def _write_pictures(
         path.write_bytes(mark_as_drawn(encode_png(overlay)))
         said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scales[k]}"
         _say(f"    {said} -> {path}")
-    if panel:
+    if args.panel:
         # Matplotlib takes a second to import, and nothing else here needs it.
         from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
 
@@ -232,7 +239,7 @@ def _write_pictures(
         path.parent.mkdir(parents=True, exist_ok=True)
         warning = UNUSUAL_TEXT if answer.unusual else ""
         captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
-        panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning)
+        panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning, peak)
         path.write_bytes(mark_as_drawn(panel_png))
         _say(f"    -> {path}")
 

@@ -42,9 +42,9 @@ export class Viewer {
     return this.tool("heat").checked ? Number(this.tool("opacity").value) / 100 : 0;
   }
 
-  /** The heat at the end of the colour scale: of this map, or of all maps. */
+  /** The heat at the end of the colour scale: of all maps, or of this one where that is asked for. */
   get peak() {
-    return this.tool("common").checked ? Math.max(...this.ranked.map((one) => one.peak)) : this.finding.peak;
+    return this.tool("own").checked ? this.finding.peak : Math.max(...this.ranked.map((one) => one.peak));
   }
 
   draw() {
@@ -75,9 +75,10 @@ export class Viewer {
     const plain = greyScale({ window: 100, level: 50, invert: false });
     paint(this.legend, grey, scale, blendTable(this.drawing.colours, this.opacity, plain));
     const end = this.section.querySelector(".legend .end");
-    end.parentElement.classList.toggle("empty", !(this.peak > 0));
-    const whose = this.tool("common").checked ? "the largest peak of all findings" : "this map's own peak";
-    end.textContent = this.peak > 0 ? `+${this.peak.toPrecision(2)} logit, ${whose}` : "no heat in this map";
+    const empty = !(this.peak > 0) || !(this.finding.peak > 0);
+    end.parentElement.classList.toggle("empty", empty);
+    const whose = this.tool("own").checked ? "this map's own peak" : "the largest peak of all findings";
+    end.textContent = empty ? "no heat in this map" : `+${this.peak.toPrecision(2)} logit, ${whose}`;
   }
 
   #makeCanvases() {

@@ -57,6 +57,7 @@ def draw_panel(
     probabilities: np.ndarray,
     info: ModelInfo,
     warning: str = "",
+    peak: float | None = None,
 ) -> bytes:
     """Draw the panel.
 
@@ -66,6 +67,7 @@ def draw_panel(
         overlays: in the order in which they are shown.
         probabilities: float32 (findings,).
         warning: a sentence to put above everything, such as that the picture is unlike the training radiographs.
+        peak: the end of the scale that the overlays share, in logit units; None where each has its own.
 
     Returns:
         A PNG file.
@@ -98,7 +100,7 @@ def draw_panel(
         page.text(left, top + 0.25, scale, color=MUTED, fontsize=9)
     bars_height = min(content_height - CAPTION - GAP, max(picture_height, MIN_BARS_HEIGHT))
     _draw_bars(page, bars_left, head, bars_height, probabilities, info)
-    _draw_footer(page, info, with_legend=bool(overlays))
+    _draw_footer(page, info, with_legend=bool(overlays), peak=peak)
     buffer = io.BytesIO()
     page.figure.savefig(buffer, format="png", dpi=DPI, facecolor=BACKGROUND)
     return buffer.getvalue()
@@ -124,7 +126,7 @@ def _draw_bars(page: _Page, left: float, top: float, height: float, probabilitie
         spine.set_visible(False)
 
 
-def _draw_footer(page: _Page, info: ModelInfo, *, with_legend: bool) -> None:
+def _draw_footer(page: _Page, info: ModelInfo, *, with_legend: bool, peak: float | None) -> None:
     top = page.height - FOOTER + 0.18
     page.text(page.width - MARGIN, top - 0.03, info.disclaimer, color=MUTED, fontsize=9, ha="right")
     if not with_legend:
@@ -135,7 +137,8 @@ def _draw_footer(page: _Page, info: ModelInfo, *, with_legend: bool) -> None:
     page.text(
         MARGIN + 1.75,
         top - 0.03,
-        "heat, from none to each map's own hottest cell (Grad-CAM of the logit)",
+        "heat (Grad-CAM of the logit), from none to "
+        + ("each map's own peak" if peak is None else f"{peak:+.2g}, the largest peak of all findings"),
         color=MUTED,
         fontsize=9,
     )

@@ -12,6 +12,7 @@ import numpy as np
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.input_check import check_inputs
+from cxr.network.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
@@ -76,8 +77,30 @@ def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bo
     )
 
 
+def results_that_apply(info: ModelInfo, explanation: Explanation) -> str | None:
+    """Return the name of the test set whose results say how far to trust an answer; None where none does.
+
+    That of the source that the radiograph resembles. Radiographs of no named source are answered for by the test split,
+    where that is of no named source either.
+    """
+    if explanation.unusual or not info.test_sets:
+        return None
+    main = next(iter(info.test_sets))
+    if explanation.source is None:
+        return main
+    name = info.sources[explanation.source].name
+    if name in info.test_sets:
+        return name
+    return main if main not in {source.name for source in info.sources} else None
+
+
+def common_peak(heatmaps: np.ndarray) -> float:
+    """Return the largest value of all maps (findings, h, w) of a picture: the end of the scale that they share."""
+    return float(heatmaps.max())
+
+
 def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:
-    """Say what the colours stand for: the scale ends at this map's own peak, which may be small beside the logit."""
+    """Say how strong the evidence is, whatever the colours show: it may be small beside the logit."""
     peak = float(heatmap.max())
     if peak == 0:
         return "no positive evidence, nothing is coloured"

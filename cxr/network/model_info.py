@@ -159,6 +159,8 @@ def _only_source(
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Describe the training radiographs of a file of schema version 1 or 2 as one source, with its records.
 
+    Its test results become those of the one test set.
+
     Those files hold a limit of the distance for each aspect; score and limit are made such that it stays what it was.
     """
     found = {aspect: dict(records[old]) for aspect, old in OLD_NAMES.items() if old in records}
@@ -167,6 +169,8 @@ def _only_source(
         # Version 1 holds the percentiles 0 to 100 of the validation distances, the last but one of which was the limit.
         percentiles = record.pop("reference_distances", None)
         limits.append(float(record.pop("limit") if percentiles is None else percentiles[99]))
+    if plain["test_metrics"]:
+        plain["test_sets"] = {"test": {"description": plain["data"], "views": {}, **plain["test_metrics"]}}
     train = plain["split_sizes"].get("train", {})
     source = {
         "name": "",

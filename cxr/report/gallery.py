@@ -36,21 +36,24 @@ def make_gallery(
     """Draw the chosen cases.
 
     Args:
-        heatmaps: (h, w) of each case's finding.
+        heatmaps: (findings, h, w) of each case's radiograph; they share one scale, as everywhere.
         threshold: the default rule's, for the captions.
     """
     pictures = []
-    for (row, finding), heatmap in zip(cases, heatmaps, strict=True):
+    for (row, finding), maps in zip(cases, heatmaps, strict=True):
+        heatmap, peak = maps[finding], float(maps.max())
         probability, present = predictions.probabilities[row, finding], predictions.labels[row, finding] == 1
         hit = present == (probability >= threshold)
         caption = (
             f"{predictions.images[row]}: {display_name(predictions.findings[finding])}, labelled "
             f"{'present' if present else 'absent'}, probability {probability:.2f} (threshold {threshold:.2f})"
         )
-        if not heatmap.max() > 0:
+        if heatmap.max() > 0:
+            caption += f", hottest cell {heatmap.max():+.2g} logit (colours end at {peak:+.2g})"
+        else:
             caption += ", no positive evidence"
         radiograph = read_radiograph(image_dir / predictions.images[row])
-        pictures.append(GalleryPicture(overlay_heatmap(radiograph, heatmap), caption, bool(hit)))
+        pictures.append(GalleryPicture(overlay_heatmap(radiograph, heatmap, peak=peak), caption, bool(hit)))
     return pictures
 
 

@@ -29,7 +29,7 @@ class TestResults:
     Attributes:
         localisation: None without boxes.
         cases: (row, finding) pairs for the gallery.
-        case_heatmaps: (h, w) of each case's finding.
+        case_heatmaps: (findings, h, w) of each case's radiograph.
     """
 
     predictions: Predictions
@@ -71,7 +71,7 @@ def evaluate_test(
         calibration,
         localise(maps, [split.images[row] for row in rows], info.findings, boxes, seed=seed) if boxes else None,
         cases,
-        [maps[rows.index(row), finding] for row, finding in cases],
+        [maps[rows.index(row)] for row, _ in cases],
     )
 
 

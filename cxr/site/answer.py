@@ -8,7 +8,14 @@ import numpy as np
 
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, describe_heatmap, rank_findings
+from cxr.inference.explanation import (
+    UNUSUAL_TEXT,
+    Explanation,
+    common_peak,
+    describe_heatmap,
+    rank_findings,
+    results_that_apply,
+)
 from cxr.network.model_info import ModelInfo, info_to_json
 
 NUM_OVERLAYS = 3
@@ -37,6 +44,7 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
             "distance": None if explanation.distance is None else _rounded(explanation.distance),
             "unusual": unusual,
             "text": UNUSUAL_TEXT if unusual else "",
+            "resembles": results_that_apply(info, explanation),
         },
         "findings": [_finding(info, explanation, k, calibrated[k]) for k in range(len(info.findings))],
         "disclaimer": info.disclaimer,
@@ -89,21 +97,22 @@ def draw_pictures(
 ) -> dict[str, object]:
     """Draw what the result page shows of one radiograph, uint8 (height, width), as data URIs."""
     shown = fit_for_display(radiograph, MAX_DISPLAY_SIDE)
-    wanted = rank_findings(explanation.probabilities)[:NUM_OVERLAYS]
+    maps, drawn = explanation.heatmaps, []
+    if overlays and maps is not None:
+        drawn = [
+            {
+                "finding": info.findings[k],
+                "picture": data_uri(encode_jpeg(overlay_heatmap(shown, maps[k], peak=common_peak(maps))), "jpeg"),
+                "empty": not maps[k].any(),
+                "scale": describe_heatmap(maps[k], float(explanation.logits[k])),
+            }
+            for k in rank_findings(explanation.probabilities)[:NUM_OVERLAYS]
+        ]
     return {
         "radiograph": data_uri(encode_jpeg(shown), "jpeg"),
         "size": list(shown.shape),
         "thumbnail": data_uri(encode_jpeg(fit_for_display(shown, THUMBNAIL_SIDE)), "jpeg") if thumbnail else None,
-        "overlays": [
-            {
-                "finding": info.findings[k],
-                "picture": data_uri(encode_jpeg(overlay_heatmap(shown, explanation.heatmaps[k])), "jpeg"),
-                "empty": not explanation.heatmaps[k].any(),
-                "scale": describe_heatmap(explanation.heatmaps[k], float(explanation.logits[k])),
-            }
-            for k in wanted
-            if overlays and explanation.heatmaps is not None
-        ],
+        "overlays": drawn,
     }
 
 

@@ -100,7 +100,7 @@ def test_the_drawn_overlay_equals_the_python_overlay(page, predictor, shape):
     coloured = [k for k in rank_findings(result.probabilities) if result.heatmaps[k].any()]
     for k in coloured[:2]:
         choose(page, FINDINGS[k])
-        expected = overlay_heatmap(radiograph, result.heatmaps[k])
+        expected = overlay_heatmap(radiograph, result.heatmaps[k], peak=float(result.heatmaps.max()))
         assert np.abs(expected.astype(int) - radiograph[:, :, np.newaxis]).mean() > 5  # there is something to see
         difference = np.abs(exported(page) - expected)
         assert difference.mean() < 0.5
@@ -111,19 +111,23 @@ def test_the_drawn_overlay_equals_the_python_overlay(page, predictor, shape):
 def test_opacity_is_that_of_the_python_overlay(page, result, opacity):
     choose(page, FINDINGS[3])
     move(page, "opacity", opacity)
-    expected = overlay_heatmap(shown_radiograph(page), result.heatmaps[3], opacity=opacity / 100)
+    peak = float(result.heatmaps.max())
+    expected = overlay_heatmap(shown_radiograph(page), result.heatmaps[3], peak=peak, opacity=opacity / 100)
     assert np.abs(exported(page) - expected).mean() < 0.5
     assert text_of(page, "label:has([data-tool=opacity]) output") == f"{opacity} %"
 
 
-def test_one_scale_for_all_findings_ends_at_the_largest_peak(page, result):
-    choose(page, FINDINGS[3])
-    page.check("[data-tool=common]")
-    top = result.heatmaps.max()
-    assert result.heatmaps[3].max() < top
-    expected = overlay_heatmap(shown_radiograph(page), result.heatmaps[3], peak=float(top))
+def test_the_scale_ends_at_the_largest_peak_of_all_findings_and_by_choice_at_the_maps_own(page, result):
+    peaks = result.heatmaps.max(axis=(1, 2))
+    k = int(np.argmin(np.where(peaks > 0, peaks, np.inf)))
+    top, own = peaks.max(), peaks[k]
+    assert own < top / 2
+    choose(page, FINDINGS[k])
+    assert text_of(page, ".legend .end") == f"+{top:.2g} logit, the largest peak of all findings"
+    page.check("[data-tool=own]")
+    expected = overlay_heatmap(shown_radiograph(page), result.heatmaps[k])
     assert np.abs(exported(page) - expected).mean() < 0.5
-    assert text_of(page, ".legend .end").startswith(f"+{top:.2g}")
+    assert text_of(page, ".legend .end") == f"+{float(own):.2g} logit, this map's own peak"
 
 
 def test_heatmap_off_invert_window_and_level_change_the_radiograph(page, result):

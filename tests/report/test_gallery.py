@@ -3,7 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.metrics.per_finding import Predictions
 from cxr.report.gallery import choose_cases, make_gallery
 
@@ -35,9 +37,12 @@ def test_cases_need_no_positive_and_no_error():
 @pytest.mark.parametrize(
     ("label", "probability", "heat", "caption", "hit"),
     [
-        (1, 0.75, 1.0, "0.png: Pleural Thickening, labelled present, probability 0.75 (threshold 0.50)", True),
-        (1, 0.25, 1.0, "0.png: Pleural Thickening, labelled present, probability 0.25 (threshold 0.50)", False),
-        (0, 0.75, 1.0, "0.png: Pleural Thickening, labelled absent, probability 0.75 (threshold 0.50)", False),
+        (1, 0.75, 1.0, "0.png: Pleural Thickening, labelled present, probability 0.75 (threshold 0.50), "
+                       "hottest cell +1 logit (colours end at +4)", True),
+        (1, 0.25, 1.0, "0.png: Pleural Thickening, labelled present, probability 0.25 (threshold 0.50), "
+                       "hottest cell +1 logit (colours end at +4)", False),
+        (0, 0.75, 1.0, "0.png: Pleural Thickening, labelled absent, probability 0.75 (threshold 0.50), "
+                       "hottest cell +1 logit (colours end at +4)", False),
         (1, 0.25, 0.0, "0.png: Pleural Thickening, labelled present, probability 0.25 (threshold 0.50), "
                        "no positive evidence", False),
     ],
@@ -45,12 +50,13 @@ def test_cases_need_no_positive_and_no_error():
 def test_gallery_says_what_is_shown(tmp_path, label, probability, heat, caption, hit):
     radiograph = np.tile(np.arange(80, dtype=np.uint8), (70, 1))
     cv2.imwrite(str(tmp_path / "0.png"), radiograph)
-    heatmap = np.zeros((2, 2), np.float32)
-    heatmap[0, 0] = heat
+    maps = np.zeros((2, 2, 2), np.float32)
+    maps[1, 0, 0], maps[0, 0, 1] = heat, 4  # the other finding's peak ends the scale that they share
     predictions = make_predictions([[0, label]], [[0.5, probability]])
-    (picture,) = make_gallery([(0, 1)], [heatmap], predictions, tmp_path, threshold=0.5)
+    (picture,) = make_gallery([(0, 1)], [maps], predictions, tmp_path, threshold=0.5)
     assert (picture.caption, picture.hit) == (caption, hit)
     assert picture.overlay.shape == (70, 80, 3)
     coloured = (picture.overlay != radiograph[..., np.newaxis]).any(axis=-1)
     assert not coloured[-5:, -5:].any()  # the cold corner is the radiograph's own
     assert coloured[0, 0] == (heat > 0)
+    assert_array_equal(picture.overlay, overlay_heatmap(radiograph, maps[1], peak=4.0))

@@ -387,4 +387,5 @@ def test_shipped_sample_is_known_to_be_synthetic_and_the_shipped_model_says_so()
     args = parse_args([], description="", data_dir=ROOT, model_path=ROOT / "model.h5")
     said = main_train.describe_data(main_train.check_data(args).splits.values(), args.image_dir)
     assert "synthetic" in said
-    assert read_model_info(ROOT / "model" / "chest_xray_densenet_model.h5").data == said
+    info = read_model_info(ROOT / "model" / "chest_xray_densenet_model.h5")
+    assert "synthetic" in " ".join(source.description for source in info.sources)

@@ -40,6 +40,15 @@ def make_predictor() -> Predictor:
     """The small test model, as if it had been trained: thresholds, calibration and test results."""
     predictor = Predictor(served_model().path)
     n = len(FINDINGS)
+    results = {
+        "auroc": dict.fromkeys(FINDINGS, 0.75) | {"Mass": None},
+        "mean_auroc": 0.75,
+        "mean_auroc_interval": [0.7, 0.8],
+        "num_defined": n - 1,
+        "num_images": 40,
+        "accuracy": 0.9,
+        "baseline_accuracy": 0.8,
+    }
     predictor.info = dataclasses.replace(
         predictor.info,
         thresholds=(None, *np.linspace(0.2, 0.8, n - 1).tolist()),
@@ -47,15 +56,8 @@ def make_predictor() -> Predictor:
         calibration={"method": "platt", "slopes": [0.8] * n, "biases": [-0.1] * n},
         split_sizes={split: {"images": 40, "patients": 30} for split in ("train", "val", "test")},
         settings={"epochs": 2, "versions": {"keras": "3"}},
-        test_metrics={
-            "auroc": dict.fromkeys(FINDINGS, 0.75) | {"Mass": None},
-            "mean_auroc": 0.75,
-            "mean_auroc_interval": [0.7, 0.8],
-            "num_defined": n - 1,
-            "num_images": 40,
-            "accuracy": 0.9,
-            "baseline_accuracy": 0.8,
-        },
+        test_metrics=results,
+        test_sets={"test": {"description": "", "views": {}, **results}},
     )
     predictor.head_kernel = predictor.head_kernel.copy()
     predictor.head_kernel[:, FINDINGS.index(EMPTY_FINDING)] = -1  # of features that are never negative
