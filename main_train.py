@@ -5,6 +5,9 @@ python main_train.py --check                        # only check the CSVs and th
 python main_train.py --check deep                   # the same, and decode every image
 python main_train.py --train-csv a.csv --val-csv b.csv --test-csv c.csv --image-dir xrays --findings Edema,Hernia
 python main_train.py --weights none --image-size 224 --epochs 60
+python main_train.py --evaluate MODEL.h5 --test-csv c.csv --image-dir xrays     # report on any model, no training
+python main_train.py --evaluate MODEL.h5 --val-csv b.csv --test-csv c.csv --image-dir xrays --model-path OUT.h5
+python main_train.py --evaluate A.h5 --against B.h5 --test-csv c.csv --image-dir xrays
 
 A run that was stopped or killed goes on where it was when the same command is given again.
 Exit codes: 0 done, 2 bad arguments or data, 3 a file or folder is missing, full or cannot be used, 4 the training
@@ -152,6 +155,31 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
         evaluate_and_report(args, cached, test_sets, network, info, history, boxes)
         if first:
             clear_checkpoints(folder / CHECKPOINTS)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Evaluate, refit or compare model files; return the exit code."""
+    start_keras()
+    from cxr.report.model_evaluation import EvaluationRequest, evaluate_model
+
+    allowed = {"no_patients": "no-patients", "allow_leakage": "leakage", "skip_missing": "missing"}
+    options = {name: word in args.allow for name, word in allowed.items()} | meanings(args)
+    request = EvaluationRequest(
+        model=args.evaluate,
+        against=args.against,
+        tables={**args.refit_tables, "test": args.test_csv},
+        image_dir=args.image_dir,
+        findings=args.findings,
+        boxes_of=lambda test: read_boxes(args.boxes) if args.boxes else default_boxes(test, args.image_dir),
+        out=args.refit_path,
+        check_options={"where": args.where, **options},
+        check_only=args.check is not None,
+        seed=args.seed,
+        cache_dir=PROJECT_DIR / "cache",
+        report_dir=PROJECT_DIR / "reports",
+    )
+    with training_lock(args.refit_path.parent) if args.refit_path else contextlib.nullcontext():
+        return evaluate_model(request)
 
 
 def start_keras() -> str:
@@ -346,8 +374,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if configured_processes()[1]:  # the first process speaks for all
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
-        if not args.check:
+        if not args.check or args.evaluate:
             choose_training_backend()  # now, not after hours of decoding
+        if args.evaluate:
+            return evaluate(args)
         data = check_data(args)
         say(data.as_text())
         if data.faults:

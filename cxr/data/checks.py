@@ -167,15 +167,48 @@ def check_splits(
     Raises:
         LabelError: `findings` is empty, or `blank` or `uncertain` unknown. Faults of the data are in the result.
     """
+    return check_tables(
+        dict(zip(SPLIT_NAMES, map(Path, (train_csv, val_csv, test_csv)), strict=True)),
+        image_dir,
+        findings=findings,
+        where=where,
+        blank=blank,
+        uncertain=uncertain,
+        no_patients=no_patients,
+        allow_leakage=allow_leakage,
+        skip_missing=skip_missing,
+        decode=decode,
+    )
+
+
+def check_tables(
+    paths: Mapping[str, Path],
+    image_dir: Path | str | None,
+    *,
+    expected: Sequence[str] | None = None,
+    findings: Sequence[str] | None = None,
+    where: Mapping[str, frozenset[str]] | None = None,
+    blank: str | None = None,
+    uncertain: str | None = None,
+    no_patients: bool = False,
+    allow_leakage: bool = False,
+    skip_missing: bool = False,
+    decode: Callable[[bytes], "DecodedPicture"] | None = None,
+) -> DataCheck:
+    """Check some of the three CSVs, by the name of their split, as `check_splits` does all of them.
+
+    Args:
+        expected: the findings that every CSV must have, in the order that the labels get; by default the first's.
+    """
     cell_rules, column_rules = CellRules(blank, uncertain), ColumnRules(findings, where or {}, no_patients)
     problems = ProblemList()
-    paths = dict(zip(SPLIT_NAMES, map(Path, (train_csv, val_csv, test_csv)), strict=True))
     same_names = len({path.name for path in paths.values()}) < len(paths)
     files = {name: str(path) if same_names else path.name for name, path in paths.items()}
 
     parts: dict[str, Split] = {}
     for name, path in paths.items():
-        expected = parts["train"].findings if "train" in parts else None
+        if expected is None and "train" in parts:
+            expected = parts["train"].findings
         rules = {"cell_rules": cell_rules, "column_rules": column_rules}
         part = read_split(name, path, files[name], problems, **rules, expected=expected)
         if part is not None:

@@ -4,8 +4,10 @@ Owns the record; writing and checking the file is modelfile's work. Knows nothin
 """
 
 import dataclasses
+import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,8 @@ from cxr.system.json_values import json_values
 SCHEMA_VERSION = 3
 # 1 and 2 know one source of training radiographs and one test set; 1 checks inputs by the pooled features alone.
 READABLE_VERSIONS = (1, 2, 3)
+TRAINED_NAMES = "trained_names"
+ARRAYS = ("golden", TRAINED_NAMES)  # fields that are stored as data sets
 ASPECTS = ("features", "layout")  # of a source; their statistics are arrays
 OLD_NAMES = {"features": "feature_statistics", "layout": "layout_statistics"}  # of these arrays, before version 3
 OLD_SPREAD = 0.1  # of a log-distance: a distance a tenth below the old limit counts as nothing odd
@@ -65,6 +69,7 @@ class ModelInfo:
         settings: the training settings and the library versions.
         leakage: True where the run was told to accept patients shared between splits.
         patients_known: False where a table named no patients, so that each image counts as one.
+        trained_names: uint64 (n,), `hash_image_names` of the training and validation images; None where not known.
         sources: the training radiographs by their origin, with the statistics of the input check.
         golden: a radiograph with its probabilities.
     """
@@ -94,6 +99,14 @@ class ModelInfo:
     schema_version: int = SCHEMA_VERSION
     sources: tuple[Source, ...] = ()
     golden: GoldenRadiograph | None = None
+    trained_names: np.ndarray | None = None
+
+
+def hash_image_names(images: Sequence[str]) -> np.ndarray:
+    """Return the first 64 bits of the SHA-256 of each image's file name: to know it again without handing it on."""
+    names = [image.rpartition("/")[2] for image in images]
+    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
+    return np.frombuffer(b"".join(digests), "<u8")
 
 
 def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
@@ -101,7 +114,8 @@ def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
     records = {"golden": info.golden}
     for position, source in enumerate(info.sources):
         records |= {f"sources.{position}.{aspect}": getattr(source, aspect) for aspect in ASPECTS}
-    return {
+    arrays = {} if info.trained_names is None else {TRAINED_NAMES: info.trained_names}
+    return arrays | {
         f"{group}.{one.name}": np.asarray(getattr(record, one.name))
         for group, record in records.items()
         if record is not None
@@ -111,7 +125,7 @@ def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
 
 def info_to_json(info: ModelInfo) -> str:
     """Return all of ModelInfo but its arrays as JSON."""
-    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info) if one.name != "golden"}
+    plain = {one.name: getattr(info, one.name) for one in dataclasses.fields(info) if one.name not in ARRAYS}
     plain["sources"] = [
         {one.name: getattr(source, one.name) for one in dataclasses.fields(source) if one.name not in ASPECTS}
         for source in info.sources
@@ -134,8 +148,11 @@ def info_from_json(text: str, arrays: dict[str, np.ndarray]) -> ModelInfo:
         )
     for name in ("findings", "thresholds", "feature_shape"):
         plain[name] = tuple(plain[name])
+    plain["trained_names"] = arrays.get(TRAINED_NAMES)
     records: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
+        if name == TRAINED_NAMES:
+            continue
         group, one = name.rsplit(".", 1)
         records.setdefault(group, {})[one] = array if array.ndim else array.item()
     golden = records.pop("golden", None)

@@ -46,10 +46,11 @@ def write_report(
     probabilities = pandas.DataFrame(predictions.probabilities, columns=list(predictions.findings))
     probabilities.insert(0, "Image", list(predictions.images))
     _replace(directory / "predictions.csv", probabilities.to_csv(index=False, float_format="%.6g").encode())
-    epochs = pandas.DataFrame({name: list(values) for name, values in run.history.items()})
-    if "epoch" not in epochs:
-        epochs.insert(0, "epoch", np.arange(1, len(epochs) + 1))
-    _replace(directory / "history.csv", epochs.to_csv(index=False).encode())
+    if run.history:
+        epochs = pandas.DataFrame({name: list(values) for name, values in run.history.items()})
+        if "epoch" not in epochs:
+            epochs.insert(0, "epoch", np.arange(1, len(epochs) + 1))
+        _replace(directory / "history.csv", epochs.to_csv(index=False).encode())
 
     pictures = {}
     for name, figure in draw_figures(evaluation, predictions, run, calibration).items():
@@ -66,13 +67,14 @@ def draw_figures(
     """Draw every figure of the report, by file name without ending."""
     drawn = {
         "intervals": figures.draw_intervals(evaluation),
-        "history": figures.draw_history(run.history),
         "roc": finding_panels.draw_roc(predictions, evaluation),
         "precision_recall": finding_panels.draw_precision_recall(predictions, evaluation),
         "confusion_default": finding_panels.draw_confusions(evaluation, chosen=False),
         "confusion_chosen": finding_panels.draw_confusions(evaluation, chosen=True),
         "reliability": figures.draw_reliability(predictions, calibration),
     }
+    if run.history:
+        drawn["history"] = figures.draw_history(run.history)
     if run.splits:
         drawn["cooccurrence"] = figures.draw_cooccurrence(run.splits[0].labels, run.splits[0].findings)
     return drawn
@@ -92,6 +94,7 @@ def metrics_json(
         "threshold_rule": THRESHOLD_RULE,
         "calibration": calibration,
         "localisation": localisation,
+        "comparison": run.comparison,
         "settings": run.settings,
         "versions": run.versions,
     }

@@ -19,6 +19,7 @@ from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
 from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
 from cxr.network.model_info import ModelInfo
+from cxr.report.comparison import Comparison, comparison_rows, verdict
 from cxr.report.history import History
 from cxr.report.summary import interval, number
 
@@ -54,6 +55,7 @@ class RunRecord:
         splits: train, val, test.
         settings, versions: name to value, printed as they are.
         note: a sentence of warning or explanation under the headline, or nothing.
+        comparison: with another model on the same radiographs, or None.
     """
 
     name: str
@@ -63,6 +65,7 @@ class RunRecord:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    comparison: Comparison | None = None
 
 
 def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[Split]) -> RunRecord:
@@ -118,6 +121,8 @@ def render_page(
         localisation=localisation,
         gallery=[(_data_uri(_jpeg(picture.overlay), "image/jpeg"), picture) for picture in gallery],
         data_rows=_data_rows(run.splits),
+        comparison_rows=comparison_rows(run.comparison) if run.comparison else [],
+        verdict=verdict(run.comparison) if run.comparison else "",
         threshold_rule=THRESHOLD_RULE,
         num_bins=NUM_BINS,
         min_interval_patients=MIN_INTERVAL_PATIENTS,

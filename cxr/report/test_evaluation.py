@@ -27,6 +27,7 @@ class TestResults:
     """What was found on the test split.
 
     Attributes:
+        calibration: None where the model has none.
         localisation: None without boxes.
         cases: (row, finding) pairs for the gallery.
         case_heatmaps: (findings, h, w) of each case's radiograph.
@@ -34,7 +35,7 @@ class TestResults:
 
     predictions: Predictions
     evaluation: Evaluation
-    calibration: Calibration
+    calibration: Calibration | None
     localisation: Localisation | None
     cases: list[tuple[int, int]]
     case_heatmaps: list[np.ndarray]
@@ -57,7 +58,9 @@ def evaluate_test(
     split = test.split
     logits = predict_split(layer_output(network, "logits"), test, BATCH_SIZE)
     predictions = Predictions(split.images, split.patients, info.findings, split.labels, logits)
-    calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
+    calibration = None
+    if info.calibration:
+        calibration = Calibration(tuple(info.calibration["slopes"]), tuple(info.calibration["biases"]))
     cases = choose_cases(predictions)
     boxed = {box.image for box in boxes}
     rows = sorted({row for row, image in enumerate(split.images) if image in boxed} | {row for row, _ in cases})

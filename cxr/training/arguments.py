@@ -11,6 +11,7 @@ from cxr.training.further_sets import FurtherSet
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
+DEFAULT_TABLES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
 ALLOWABLE = (
     "leakage", "no-patients", "missing", "blank", "blank-zero", "uncertain-zero", "uncertain-one", "uncertain-blank",
 )  # fmt: skip
@@ -26,9 +27,9 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     data = parser.add_argument_group("data")
-    for name, file in (("train", "train-small.csv"), ("val", "val_data.csv"), ("test", "test_data.csv")):
+    for name, file in DEFAULT_TABLES.items():
         help_text = f"labels of the {name} split (default: {file} beside this script)"
-        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", default=data_dir / file, help=help_text)
+        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", help=help_text)
     data.add_argument(
         "--image-dir",
         type=Path,
@@ -93,8 +94,14 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         choices=("files", "deep"),
         help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
     )
-    _add_training_flags(parser, model_path)
+    _add_training_flags(parser)
+    _add_evaluation_flags(parser)
     args = parser.parse_args(argv)
+    _check_evaluation(parser, args)
+    for name, file in DEFAULT_TABLES.items():
+        if getattr(args, f"{name}_csv") is None:
+            setattr(args, f"{name}_csv", data_dir / file)
+    args.model_path = args.model_path or model_path
     where: dict[str, frozenset[str]] = {}
     for column, value in args.where:
         where[column] = where.get(column, frozenset()) | {value}
@@ -109,14 +116,13 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
     return args
 
 
-def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> None:
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the training itself."""
     training = parser.add_argument_group("training")
     training.add_argument(
         "--model-path",
         type=_model_path,
         metavar="FILE",
-        default=model_path,
         help="where the model is saved; a model of other data there is kept as FILE's name with .previous "
         "(default: model/chest_xray_densenet_model.h5)",
     )
@@ -183,6 +189,45 @@ def _add_training_flags(parser: argparse.ArgumentParser, model_path: Path) -> No
         help="boxes in NIH's BBox_List format, to score the heatmaps on the test split and for --box-weight "
         "(default: sample_boxes.csv beside this script, for the test split that it belongs to)",
     )
+
+
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of an evaluation without training."""
+    evaluation = parser.add_argument_group("evaluation of a model file, without training")
+    evaluation.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="MODEL",
+        help="evaluate this model file on the test split and report on it. Where --val-csv is given, fit thresholds, "
+        "calibration and input check to that split (the input check to the images of --train-csv, where that is given "
+        "too) and write them into a copy, --model-path. Findings are matched by name",
+    )
+    evaluation.add_argument(
+        "--against",
+        type=Path,
+        metavar="MODEL",
+        help="compare the model of --evaluate with this one, picture by picture",
+    )
+
+
+def _check_evaluation(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Hold the flags of an evaluation together; note in `refit_tables` and `refit_path` what was given for a refit."""
+    args.refit_tables = {name: path for name in ("val", "train") if (path := getattr(args, f"{name}_csv")) is not None}
+    args.refit_path = args.model_path
+    if args.evaluate is None:
+        if args.against is not None:
+            parser.error("argument --against: belongs to --evaluate")
+        return
+    if args.also_test or args.describe:
+        parser.error("argument --evaluate: one test set at a time, without --also-test and --describe")
+    if args.against is not None and args.refit_tables:
+        parser.error("argument --against: compares models as they are; refit first, then compare the copy")
+    if "train" in args.refit_tables and "val" not in args.refit_tables:
+        parser.error("argument --train-csv: with --evaluate it needs --val-csv, which the model is fitted to")
+    if ("val" in args.refit_tables) != (args.refit_path is not None):
+        parser.error("argument --evaluate: --val-csv and --model-path, for the fitted copy, belong together")
+    if args.refit_path is not None and args.refit_path.resolve() == args.evaluate.resolve():
+        parser.error("argument --model-path: expected another file than that of --evaluate, which stays as it is")
 
 
 def _further_set(parser: argparse.ArgumentParser, words: Sequence[str], image_dir: Path) -> FurtherSet:

@@ -20,7 +20,7 @@ from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import Source, fit_source, layout_features
-from cxr.network.model_info import GoldenRadiograph, ModelInfo, draw_self_check_picture
+from cxr.network.model_info import GoldenRadiograph, ModelInfo, draw_self_check_picture, hash_image_names
 from cxr.training.loop import layer_output, predict_split
 
 MAX_STATISTICS_IMAGES = 2000  # training radiographs of a source behind the input check: two per feature
@@ -56,8 +56,45 @@ def describe_model(
         },
         data_fingerprint=_fingerprint(cached),
         golden=_self_check(logits_of, val.split.findings, val.image_size),
+        trained_names=hash_image_names([image for name in ("train", "val") for image in cached[name].split.images]),
         sources=_fit_sources(network, cached["train"], val, {"": known.get("data", ""), **(descriptions or {})}),
         **known,
+    )
+
+
+def refit_model(network: keras.Model, info: ModelInfo, val: CachedSplit, train: CachedSplit | None) -> ModelInfo:
+    """Fit thresholds, calibration and input check again, on other radiographs; the network stays as it is.
+
+    Args:
+        network: the one that `info` describes, with all its findings.
+        val: its findings may be some of the model's; the others keep what they had.
+        train: radiographs for the input check, which otherwise takes those of `val`, some of them for its limit.
+    """
+    logits = predict_split(layer_output(network, "logits"), val, BATCH_SIZE)
+    columns = [info.findings.index(name) for name in val.split.findings]
+    fitted = fit_calibration(val.split.labels, logits[:, columns])
+    chosen = choose_thresholds(val.split.labels, sigmoid(logits[:, columns]))
+    count = len(info.findings)
+    old = info.calibration or {"slopes": (1.0,) * count, "biases": (0.0,) * count}
+    thresholds, slopes, biases = (
+        [dict(zip(columns, new, strict=True)).get(column, before[column]) for column in range(count)]
+        for new, before in (
+            (chosen, info.thresholds or (None,) * count),
+            (fitted.slopes, old["slopes"]),
+            (fitted.biases, old["biases"]),
+        )
+    )
+    if train is None:
+        rows = np.random.default_rng(0).permutation(len(val))
+        held_out = np.sort(rows[: max(1, int(HELD_OUT_SHARE * len(val)))])
+        train, val = val.select(np.setdiff1d(rows, held_out)), val.select(held_out)
+    return dataclasses.replace(
+        info,
+        thresholds=tuple(thresholds),
+        threshold_rule=f"{THRESHOLD_RULE}; fitted to other radiographs after training",
+        calibration={"method": "platt", "slopes": slopes, "biases": biases},
+        sources=_fit_sources(network, train, val, {"": "the radiographs that the model was fitted to after training"}),
+        settings=info.settings | {"refit": {"images": len(logits), "fingerprint": val.fingerprint[:16]}},
     )
 
 

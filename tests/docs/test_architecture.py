@@ -19,7 +19,7 @@ OWNERS = {
     "waitress": ("cxr.site.connection", "cxr.site.server"),
     "pandas": ("cxr.data.", "cxr.report."),
     "keras": ("cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
-              "cxr.report.test_evaluation", "main_train"),
+              "cxr.report.model_evaluation", "cxr.report.test_evaluation", "main_train"),
     "tensorflow": ("cxr.network.densenet",),
     "jax": ("cxr.network.densenet", "cxr.training.parallel"),
 }  # fmt: skip

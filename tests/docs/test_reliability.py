@@ -17,7 +17,7 @@ def rows_of(document: str) -> dict[str, tuple[str, str, str]]:
     """Return id -> fault, behaviour, proof."""
     rows = {}
     for line in document.splitlines():
-        if re.match(r"\| [CIMHTL]\d\d \|", line):
+        if re.match(r"\| [A-Z]\d\d \|", line):
             row, fault, behaviour, proof = (cell.strip() for cell in line[1:-1].split("|"))
             assert row not in rows, f"{row} is there twice"
             rows[row] = fault, behaviour, proof

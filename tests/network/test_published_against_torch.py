@@ -160,7 +160,7 @@ def test_converted_model_answers_as_the_original(pair):
         features = torch.relu(original.features(tensors)).permute(0, 2, 3, 1).numpy()
     assert np.abs(logits).max() > 0.5  # the comparison is of something
     assert logits.std(axis=0).min() > 1e-4
-    found_probabilities, found_logits, found_features = predictor.predict(pictures)
+    found_probabilities, found_logits, found_features, _ = predictor.predict(pictures)
     found = {
         "features": difference(found_features, features),
         "logits": difference(found_logits, logits),
@@ -174,7 +174,7 @@ def test_heatmaps_are_those_of_pytorch_grad_cam(pair):
     original, known, predictor = pair
     pictures, tensors = prepared(known)
     pictures, tensors = pictures[:4], tensors[:4]
-    _, _, features = predictor.predict(pictures)
+    features = predictor.predict(pictures).features
     ours = heatmaps(features, predictor.head_kernel)
     staged, size, found = Staged(original).eval(), (known.image_size, known.image_size), []
     with grad_cam.GradCAM(model=staged, target_layers=[staged.relu]) as cam:

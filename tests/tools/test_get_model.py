@@ -53,8 +53,7 @@ def test_download_becomes_a_model_file_with_its_card(hub, tmp_path, capsys):
     assert "torchxrayvision/densenet121-res224-rsna/model.pt" in info.weights_origin
     assert "RSNA" in info.data
     assert (info.image_size, info.feature_shape, info.test_metrics, info.calibration) == (64, (2, 2, 1024), {}, {})
-    predictor = Predictor(out)
-    _, logits, features = predictor.predict(np.full((1, 64, 64, 1), 90, np.uint8))
+    _, logits, features, _ = Predictor(out).predict(np.full((1, 64, 64, 1), 90, np.uint8))
     arrays = densenet_arrays(num_channels=1, num_outputs=18)
     expected = features.mean(axis=(1, 2)) @ arrays["classifier.weight"][[8, 16]].T + arrays["classifier.bias"][[8, 16]]
     np.testing.assert_allclose(logits, expected, rtol=1e-4)
