@@ -31,7 +31,7 @@ HEADINGS = [
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 # Flags of other programs that the pages name outside of commands.
 WITH_SOURCES = ("tools.prepare_data",)
-FOREIGN_FLAGS = {"--no-index", "--find-links"}
+FOREIGN_FLAGS = {"--no-index", "--find-links", "--fault"}
 
 
 def commands(text: str) -> list[str]:
