@@ -209,7 +209,7 @@ def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path
     """Collect what the answers and the pictures of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
     pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
-    folder = visible(Path(os.path.realpath(file)).as_posix()).removesuffix(name)
+    folder = visible(Path(os.path.abspath(file)).as_posix()).removesuffix(name)  # noqa: PTH100
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **pictures}
 
 

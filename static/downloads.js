@@ -48,6 +48,17 @@ export function stemOf(name) {
   return name.replace(/\.[A-Za-z0-9]{1,5}$/, "").replace(/[^\p{L}\p{N}._-]+/gu, "_") || "radiograph";
 }
 
+const DRAWN_TEXT = "Comment\0Drawn over a radiograph by a prototype for education; not a radiograph";
+const DRAWN_CHECKSUM = [0xda, 0xf4, 0x80, 0x33];
+const PNG_HEADER = 33; // bytes: the signature and the IHDR chunk
+
+/** Put the mark of cxr/imaging/png.py into a PNG: it is no radiograph, and is not to be taken for one later. */
+export function markAsDrawn(png) {
+  const text = new TextEncoder().encode(`tEXt${DRAWN_TEXT}`);
+  const chunk = [new Uint8Array([0, 0, 0, DRAWN_TEXT.length]), text, new Uint8Array(DRAWN_CHECKSUM)];
+  return new Blob([png.slice(0, PNG_HEADER), ...chunk, png.slice(PNG_HEADER)], { type: "image/png" });
+}
+
 export function save(content, type, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));

@@ -1,6 +1,6 @@
 // The result page: takes the server's markup and makes it answer at once.
 
-import { csvOf, save, stemOf } from "./downloads.js";
+import { csvOf, markAsDrawn, save, stemOf } from "./downloads.js";
 import { Viewer } from "./viewer.js";
 
 const drawing = JSON.parse(document.getElementById("drawing").textContent);
@@ -56,7 +56,7 @@ function download(button) {
     save(JSON.stringify(content, null, 1), "application/json", `${stem}.json`);
   } else {
     const viewer = viewers.get(section);
-    viewer.overlay.toBlob((picture) => save(picture, "image/png", `${stem}_${viewer.finding.name}.png`));
+    viewer.overlay.toBlob((picture) => save(markAsDrawn(picture), "image/png", `${stem}_${viewer.finding.name}.png`));
   }
 }
 

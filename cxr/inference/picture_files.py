@@ -22,8 +22,8 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima"}
 START_BYTES = 4096  # holds a PNG's header and the first elements of a DICOM file
 MAX_NAME_BYTES = 255  # of one name, on all file systems in use
 
-HIDDEN, OTHER, DIRECTORY = "hidden", "no PNG, JPEG or DICOM", "DICOMDIR"
-DRAWN, DEAD_LINK, SPECIAL = "drawn by this program", "link that leads nowhere", "no regular file"
+HIDDEN, OTHER, DIRECTORY = "hidden files", "files that are no PNG, JPEG or DICOM", "DICOMDIR"
+DRAWN, DEAD_LINK, SPECIAL = "pictures drawn by this program", "links that lead nowhere", "pipes and devices"
 
 
 @dataclass
@@ -42,7 +42,7 @@ class FoundPictures:
 
     def describe_left_out(self) -> str:
         """Say what was left out, "" where nothing was."""
-        counts = [f"{count} {reason}" for reason, count in sorted(self.left_out.items())]
+        counts = [f"{reason} ({count})" for reason, count in sorted(self.left_out.items())]
         return f"Left out: {', '.join(counts)}." if counts else ""
 
 
@@ -168,11 +168,11 @@ def _is_below(path: str, folder: str) -> bool:
 def relative_names(files: Sequence[Path]) -> list[str]:
     """Return each file's path below the folder that all of them share, with forward slashes, made visible.
 
-    No two names are equal, and none holds a character that a terminal or a table would act on.
+    Links keep their names. No two names are equal, and none holds a character that a terminal or a table would act on.
     """
-    resolved = [os.path.realpath(file) for file in files]
-    shared = os.path.commonpath([os.path.dirname(file) for file in resolved]) if resolved else ""  # noqa: PTH120
-    return [visible(Path(os.path.relpath(file, shared)).as_posix()) for file in resolved]
+    absolute = [os.path.abspath(file) for file in files]  # noqa: PTH100 - Path.resolve fails on loops of links
+    shared = os.path.commonpath([os.path.dirname(file) for file in absolute]) if absolute else ""  # noqa: PTH120
+    return [visible(Path(os.path.relpath(file, shared)).as_posix()) for file in absolute]
 
 
 def stem_of(name: str) -> str:

@@ -7,7 +7,17 @@ import pytest
 import radiographs as files
 
 from cxr.imaging.png import is_drawn, mark_as_drawn
-from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
+from cxr.inference.picture_files import (
+    DEAD_LINK,
+    DIRECTORY,
+    DRAWN,
+    HIDDEN,
+    OTHER,
+    SPECIAL,
+    OutputNames,
+    find_pictures,
+    relative_names,
+)
 from cxr.inference.table_columns import csv_line, harmless
 from cxr.system.terminal import visible
 
@@ -52,8 +62,10 @@ def test_pictures_are_found_by_their_content(tmp_path):
     found = find_pictures([str(tmp_path)])
     assert [file.relative_to(tmp_path).as_posix() for file in found.files] == sorted(pictures)
     assert found.problems == []
-    assert found.left_out == {"no PNG, JPEG or DICOM": 4, "hidden": 2, "DICOMDIR": 1}
-    assert found.describe_left_out() == "Left out: 1 DICOMDIR, 2 hidden, 4 no PNG, JPEG or DICOM."
+    assert found.left_out == {OTHER: 4, HIDDEN: 2, DIRECTORY: 1}
+    assert found.describe_left_out() == (
+        "Left out: DICOMDIR (1), files that are no PNG, JPEG or DICOM (4), hidden files (2)."
+    )
 
 
 @pytest.mark.fault("I68")
@@ -76,7 +88,7 @@ def test_own_pictures_are_left_out_by_their_mark_wherever_they_lie(tmp_path):
     write(tmp_path, {"a.png": files.png(PICTURE), "out/a-Mass.png": drawn, "renamed": drawn})
     found = find_pictures([str(tmp_path)])
     assert [file.name for file in found.files] == ["a.png"]
-    assert found.left_out == {"drawn by this program": 2}
+    assert found.left_out == {DRAWN: 2}
     assert find_pictures([str(tmp_path / "out/a-Mass.png")]).files == [tmp_path / "out/a-Mass.png"]  # named
     assert find_pictures([str(tmp_path / "*")]).files == [tmp_path / "a.png"]
     assert is_drawn(drawn)
@@ -103,8 +115,15 @@ def test_links_are_followed_once_and_dead_ones_are_counted(tmp_path):
         str(tmp_path / "elsewhere/b.png"),
         str(tmp_path / "in/a.png"),
     ]
+    assert {name.split("/")[0] for name in relative_names(found.files)} <= {
+        "linked",
+        "twice",
+        "up",
+        "a.png",
+        "again.png",
+    }
     assert found.problems == []
-    assert found.left_out == {"link that leads nowhere": 4, "no regular file": 1}
+    assert found.left_out == {DEAD_LINK: 4, SPECIAL: 1}
 
 
 @needs_posix

@@ -12,7 +12,7 @@ from browser import EMPTY_FINDING, radiograph_file, running_site, upload_of, wat
 from served_model import FINDINGS
 
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.imaging.radiograph import decode_radiograph
+from cxr.imaging.radiograph import DRAWN, decode_radiograph, decode_with_notices
 from cxr.inference.explanation import rank_findings
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.site.model_slot import ModelSlot
@@ -196,7 +196,9 @@ def test_the_downloads_hold_the_models_numbers(page, result, predictor):
     for k, finding in enumerate(answer["findings"]):
         np.testing.assert_allclose(finding["heatmap"], result.heatmaps[k], rtol=1e-5)
     choose(page, "Mass")
-    assert downloaded(page, "png")[0] == "film_Mass.png"
+    name, data = downloaded(page, "png")
+    assert name == "film_Mass.png"
+    assert DRAWN in decode_with_notices(data).notices  # a whole PNG that says it is no radiograph
 
 
 def test_zoom_and_pan_by_buttons_keys_wheel_and_mouse(page, result):

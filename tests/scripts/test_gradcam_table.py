@@ -119,7 +119,7 @@ def test_overlays_and_panels_carry_the_mark_and_are_noticed_where_they_are_named
     assert len(drawn) == 2
     assert all(is_drawn(path.read_bytes()) and cv2.imread(str(path)) is not None for path in drawn)
     assert run_main(["in", "--top", "0", "--out", "elsewhere"]) == 0
-    assert "2 drawn by this program" in capsys.readouterr().out
+    assert "pictures drawn by this program (2)" in capsys.readouterr().out
     assert list(rows_of("elsewhere/predictions.csv")) == ["x.png"]
     run_main([str(drawn[0]), "--top", "0", "--out", "third"])
     assert DRAWN in capsys.readouterr().out
