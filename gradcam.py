@@ -68,8 +68,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write Grad-CAM overlays and predictions.csv for radiographs (PNG, JPEG, DICOM).",
         epilog="A prototype for education, not for clinical use. "
-        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out or the folder for "
-        "temporary files cannot be written.",
+        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out cannot be written.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image file, folder (searched recursively) or pattern")
     parser.add_argument("--out", type=Path, default=Path("gradcam_out"), metavar="DIR", help="(default: %(default)s)")
@@ -137,10 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BackendError, ModelFileError) as error:
         print(error, file=sys.stderr)
         return 2
-    except OSError as error:  # of the network's export: a model file that cannot be read is a ModelFileError
-        message = f"The folder for temporary files cannot be used: {error.strerror or error}."
-        print(f"{message} Name another one with the environment variable TMPDIR.", file=sys.stderr)
-        return 3
     try:
         wanted = _positions(args.finding, predictor.info) if args.finding else None
         num_failed = _explain_files(predictor, found.files, wanted, args)

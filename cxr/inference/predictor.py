@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from cxr.inference.backend import BackendError
 from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_file import load_model
 from cxr.network.model_info import ModelFileError
@@ -188,12 +189,16 @@ def compile_network(
     Returns: the ways to run it, and what computes, in words.
     Raises:
         ModelFileError: `precision` cannot be had.
+        BackendError: OpenVINO reads the network from a temporary file, and that cannot be written.
     """
     if keras.backend.backend() == "openvino":
-        with tempfile.TemporaryDirectory(prefix="cxr-openvino-") as folder:
+        image_size = network.input_shape[1]
+        with _temporary_folder() as folder:
             file = Path(folder, "model.xml")
-            image_size = network.input_shape[1]
-            network.export(str(file), format="openvino", verbose=False)
+            try:
+                network.export(str(file), format="openvino", verbose=False)
+            except (OSError, RuntimeError) as error:  # OpenVINO's words for a full disk are of the second kind
+                raise _temporary_folder_error(error) from error
             del network
             gc.collect()  # its layers refer to each other; the compiler needs their memory
             return _compile_openvino(file, image_size, precision, side_by_side=side_by_side), f"OpenVINO {precision}"
@@ -202,6 +207,21 @@ def compile_network(
     if precision != "f32":
         raise ModelFileError(f"Precision {precision} needs OpenVINO. Install it with pip install openvino.")
     return [_run_keras(network)], f"Keras {keras.backend.backend()} f32"
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="cxr-openvino-")
+    except OSError as error:
+        raise _temporary_folder_error(error) from error
+
+
+def _temporary_folder_error(error: Exception) -> BackendError:
+    reason = getattr(error, "strerror", None) or "no room, or no permission"
+    return BackendError(
+        f"The folder for temporary files cannot take the network: {reason}. Make room there, or name another folder "
+        "with the environment variable TMPDIR."
+    )
 
 
 def _compile_openvino(file: Path, image_size: int, precision: str, *, side_by_side: bool) -> list[RunOne]:
