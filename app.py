@@ -39,7 +39,15 @@ from cxr.imaging.limits import ImageError
 from cxr.network.model_info import DISCLAIMER
 from cxr.site.answer import describe_model, legend, model_identity
 from cxr.site.decoding_pool import Decoder
-from cxr.site.errors import ERRORS, MAX_FILES, MAX_REQUEST_BYTES, SiteError, code_of_status, problem, problem_of
+from cxr.site.errors import (
+    ERRORS,
+    MAX_FILES,
+    MAX_REQUEST_BYTES,
+    SiteError,
+    code_of_status,
+    problem_details,
+    problem_details_of,
+)
 from cxr.site.limits import (
     LOCAL_HOSTS,
     explain_other_site,
@@ -124,8 +132,8 @@ def create_app(
     if lazily:
         app.before_request(model.load_once_in_background)
     app.before_request(_look_at_request)
-    app.register_error_handler(SiteError, lambda error: _error_response(problem_of(error)))
-    app.register_error_handler(ImageError, lambda error: _error_response(problem_of(error)))
+    app.register_error_handler(SiteError, lambda error: _error_response(problem_details_of(error)))
+    app.register_error_handler(ImageError, lambda error: _error_response(problem_details_of(error)))
     app.register_error_handler(HTTPException, _http_error)
     return app
 
@@ -254,16 +262,16 @@ def _json(document: dict[str, object], status: int = 200, mimetype: str = "appli
 def _http_error(error: HTTPException) -> Response:
     code = code_of_status(error.code or 500)
     if code == "internal":
-        document = problem(code, f"{ERRORS[code].detail} Its number in the log: {_record().request_id}.")
+        document = problem_details(code, f"{ERRORS[code].detail} Its number in the log: {_record().request_id}.")
     else:
-        document = problem(code)
+        document = problem_details(code)
     response = _error_response(document | {"status": error.code or 500})
     response.headers.update({name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")})
     return response
 
 
 def _error_response(document: dict[str, object]) -> Response:
-    """Write an error as a page or as a problem document (RFC 9457)."""
+    """Write an error as a page or as problem details (RFC 9457)."""
     record = _record()
     record.code, status = document["code"], document["status"]
     accepted = request.accept_mimetypes
@@ -284,7 +292,7 @@ def server_error_page(app: Site, status: int) -> tuple[list[tuple[str, str]], by
     record = RequestRecord()
     own = {"Cache-Control": "no-store", "X-Request-Id": record.request_id}
     with app.test_request_context(base_url="http://localhost", environ_overrides={"cxr.record": record}):
-        response = _error_response(problem(code_of_status(status)) | {"status": status})
+        response = _error_response(problem_details(code_of_status(status)) | {"status": status})
         record.write(method="", status=status, num_bytes=0)
         return [*response.headers, *HEADERS.items(), *own.items()], response.data
 

@@ -44,7 +44,14 @@ from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture, read_with_notices
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import UNUSUAL_TEXT, Explanation, common_peak, describe_heatmap, explain, rank_findings
+from cxr.inference.explanation import (
+    INPUT_CHECK_WARNING,
+    Explanation,
+    common_peak,
+    describe_heatmap,
+    explain,
+    rank_findings,
+)
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
@@ -191,7 +198,7 @@ def _explain_files(
             chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
             above = [info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]
             _say(f"{visible(str(file))}: {above}")
-            for notice in (*picture.notices, *([UNUSUAL_TEXT] if answer.unusual else [])):
+            for notice in (*picture.notices, *([INPUT_CHECK_WARNING] if answer.fails_input_check else [])):
                 _say(f"    {notice}")
             _write_pictures(picture.radiograph, answer, chosen, info, name, outputs, args)
             # Last: a row says that its pictures are there too.
@@ -232,7 +239,7 @@ def _write_pictures(
 
         path = outputs.claim(name, "panel")
         path.parent.mkdir(parents=True, exist_ok=True)
-        warning = UNUSUAL_TEXT if answer.unusual else ""
+        warning = INPUT_CHECK_WARNING if answer.fails_input_check else ""
         captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
         panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning, peak)
         path.write_bytes(mark_as_drawn(panel_png))

@@ -22,7 +22,7 @@ export function csvOf(answers, model) {
     answer.file,
     ...Object.values(COLUMNS).flatMap((valueOf) => answer.findings.map(valueOf)),
     verdictOf(answer.input_check),
-    answer.input_check.distance,
+    answer.input_check.value,
     answer.notices.join(" "),
     model.digest,
   ]);
@@ -31,9 +31,9 @@ export function csvOf(answers, model) {
 
 const rounded = (value) => (value === null ? null : Number(value.toFixed(6)));
 
-function verdictOf({ distance, unusual }) {
-  if (distance === null) return "not available";
-  return unusual ? "unlike the training radiographs" : "ok";
+function verdictOf({ value, failed }) {
+  if (value === null) return "not available";
+  return failed ? "unlike the training radiographs" : "ok";
 }
 
 function cell(value) {

@@ -27,7 +27,7 @@ from cxr.inference.predictor import Predictor, compile_network, with_named_outpu
 from cxr.network.densenet import build_network
 from cxr.network.known_models import KNOWN_MODELS, PublishedModel, fetch
 from cxr.network.model_file import MAX_IMAGE_SIZE, save_model
-from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo, draw_self_check_picture
+from cxr.network.model_info import ModelFileError, ModelInfo, SelfCheckPicture, draw_self_check_picture
 from cxr.network.published_weights import PublishedWeights, read_published_weights
 from cxr.system.atomic_files import replacing
 from cxr.system.terminal import fail, say
@@ -134,7 +134,7 @@ def write_model(weights: PublishedWeights, model: PublishedModel, origin: str, o
         weights_origin=origin,
         licence=model.licence,
         published={"figure": model.figure, "source": model.figure_source} if model.figure else {},
-        golden=GoldenRadiograph(picture, probabilities[0]),
+        self_check=SelfCheckPicture(picture, probabilities[0]),
     )
     with replacing(out) as temp:
         info = save_model(network, info, temp)

@@ -1,4 +1,4 @@
-"""Own the data check: all problems of the three CSVs and the image folder at once, and the table of what they hold.
+"""The data check: all problems of the three CSVs and the image folder at once, and the table of what they hold.
 
 Reads nothing of an image unless a decoder is passed in.
 """
@@ -24,7 +24,7 @@ from cxr.data.leakage import (
     warn_of_retyped_patients,
     without_duplicates,
 )
-from cxr.data.problems import LabelError, Problem, ProblemList, listed_names
+from cxr.data.problems import DataProblem, DataProblems, LabelError, listed_names
 from cxr.data.vocabulary import CellRules, contradictions
 
 if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
@@ -53,7 +53,7 @@ class DataCheck:
     """
 
     parts: dict[str, Split]
-    problems: tuple[Problem, ...]
+    problems: tuple[DataProblem, ...]
     counts: dict[tuple[str, str, str], int]
     shared_images: dict[tuple[str, str], int] = field(default_factory=dict)
     shared_patients: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class DataCheck:
     found: dict[str, str] = field(default_factory=dict)
 
     @property
-    def faults(self) -> tuple[Problem, ...]:
+    def faults(self) -> tuple[DataProblem, ...]:
         """Return the problems that stop a run."""
         return tuple(problem for problem in self.problems if problem.severity == "fault")
 
     @property
-    def warnings(self) -> tuple[Problem, ...]:
+    def warnings(self) -> tuple[DataProblem, ...]:
         """Return the problems that do not stop a run."""
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
@@ -119,9 +119,9 @@ class DataCheck:
                 paragraphs.append(f"{title}:\n" + "\n".join(self._problem_lines(problems)))
         return "\n\n".join([*paragraphs, verdict])
 
-    def _problem_lines(self, problems: Sequence[Problem]) -> list[str]:
+    def _problem_lines(self, problems: Sequence[DataProblem]) -> list[str]:
         """Return the lines for faults or warnings, each kind of each file with the count of what is not listed."""
-        groups: dict[tuple[str, str, str], list[Problem]] = {}
+        groups: dict[tuple[str, str, str], list[DataProblem]] = {}
         for problem in problems:
             groups.setdefault((problem.severity, problem.kind, problem.file), []).append(problem)
         lines = []
@@ -201,7 +201,7 @@ def check_tables(
         expected: the findings that every CSV must have, in the order that the labels get; by default the first's.
     """
     cell_rules, column_rules = CellRules(blank, uncertain), ColumnRules(findings, where or {}, no_patients)
-    problems = ProblemList()
+    problems = DataProblems()
     same_names = len({path.name for path in paths.values()}) < len(paths)
     files = {name: str(path) if same_names else path.name for name, path in paths.items()}
 
@@ -235,7 +235,7 @@ def check_tables(
     return DataCheck(parts, tuple(problems.listed), dict(problems.counts), **shared, **found)
 
 
-def _check_contradictions(split: Split, file: str, problems: ProblemList) -> None:
+def _check_contradictions(split: Split, file: str, problems: DataProblems) -> None:
     """Warn where "No Finding" stands beside a finding."""
     rows, columns = contradictions([name_key(finding) for finding in split.findings], split.labels)
     if not len(rows):
@@ -250,7 +250,7 @@ def _check_contradictions(split: Split, file: str, problems: ProblemList) -> Non
     problems.warning("contradicting labels", file, message)
 
 
-def _check_balance(split: Split, file: str, problems: ProblemList) -> None:
+def _check_balance(split: Split, file: str, problems: DataProblems) -> None:
     """Warn of findings that cannot be learned (train) or scored (val, test)."""
     for column, finding in enumerate(split.findings):
         num_positive, num_negative = _num_positive(split, column), _num_negative(split, column)

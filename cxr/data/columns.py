@@ -1,4 +1,4 @@
-"""Own the header: which column of a CSV is the image, the patient and each finding.
+"""The header: which column of a CSV is the image, the patient and each finding.
 
 Columns are found by name, ignoring case, blanks and underscores, and never by position.
 """
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxr.data.problems import LabelError, ProblemList, listed_names, shown
+from cxr.data.problems import DataProblems, LabelError, listed_names, shown
 from cxr.data.vocabulary import is_no_finding, is_row_number, known_table
 
 ALIASES = {"infiltrate": "infiltration"}  # the word of NIH's box list: the word of its label table
@@ -70,7 +70,7 @@ class _Header:
     keys: list[str]
     line: int
     file: str
-    problems: ProblemList
+    problems: DataProblems
 
     def fault(self, kind: str, message: str) -> None:
         self.problems.fault(kind, self.file, message, self.line)
@@ -83,7 +83,7 @@ def match_columns(
     cells: list[str],
     line: int,
     file: str,
-    problems: ProblemList,
+    problems: DataProblems,
     rules: ColumnRules,
     expected: Sequence[str] | None,
 ) -> Columns | None:

@@ -1,4 +1,4 @@
-"""Own the checks of the image folder: which listed files are there, lead outside, can be decoded or are copies.
+"""Checks of the image folder: which listed files are there, lead outside, can be decoded or are copies.
 
 No file is opened unless it is a regular file below the folder and its pixels are asked for.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.data.labels import Split
-from cxr.data.problems import ProblemList, shown
+from cxr.data.problems import DataProblems, shown
 from cxr.system.file_search import OTHER_FOLDER, Found, search
 from cxr.system.folder_listing import IRREGULAR, MISSING, OUTSIDE, FolderListing, list_folder
 
@@ -96,7 +96,7 @@ def check_images(
     image_dir: Path,
     parts: dict[str, Split],
     files: dict[str, str],
-    problems: ProblemList,
+    problems: DataProblems,
     skip_missing: bool,
     decode: Callable[[bytes], "DecodedPicture"] | None,
 ) -> CheckedImages:
@@ -133,7 +133,7 @@ def check_images(
     return CheckedImages(parts, listing.num_unlisted, contents.digests, found)
 
 
-def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, problems: ProblemList) -> None:
+def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, problems: DataProblems) -> None:
     """Warn once of each thing that is unusual about images of a split, with their number and the first of them."""
     listed = set(split.images)
     for notice, images in notices.items():
@@ -144,7 +144,7 @@ def _warn_of_notices(split: Split, notices: dict[str, list[str]], file: str, pro
 
 
 def _find_elsewhere(
-    image_dir: Path, parts: dict[str, Split], files: dict[str, str], listing: FolderListing, problems: ProblemList
+    image_dir: Path, parts: dict[str, Split], files: dict[str, str], listing: FolderListing, problems: DataProblems
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Give listed images that are missing the name of the one file that can be meant, and say so once per difference.
 
@@ -189,7 +189,7 @@ def _describe_found(
     return f"{count} are in other folders than the CSV says and are read from there ({places}{more}): {example}."
 
 
-def _record_faulty(split: Split, faulty: dict[str, str], file: str, problems: ProblemList, skip_missing: bool) -> None:
+def _record_faulty(split: Split, faulty: dict[str, str], file: str, problems: DataProblems, skip_missing: bool) -> None:
     """Record the images of a split that are not there or must not be opened."""
     num_missing = sum(faulty.get(image) == MISSING for image in split.images)
     skip = skip_missing and num_missing <= MAX_SKIPPED_SHARE * len(split.images)

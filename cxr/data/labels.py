@@ -1,4 +1,4 @@
-"""Own the CSV schema: one file -> image names, patients and a 0/1 label matrix, with every problem recorded by line.
+"""The CSV schema: one file -> image names, patients and a 0/1 label matrix, with every problem recorded by line.
 
 A CSV has an image column, a patient column and one column per finding. Nothing is guessed: all cells are text until
 converted here, and columns are taken by name, never by position. What the three files say together is in
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.data.columns import IMAGE_KEYS, ColumnRules, Columns, match_columns, name_key
-from cxr.data.problems import NUM_LISTED, ProblemList, shown
+from cxr.data.problems import NUM_LISTED, DataProblems, shown
 from cxr.data.vocabulary import CellRules
 from cxr.system.csv_table import TableError, read_table, records
 
@@ -63,7 +63,7 @@ def read_split(
     name: str,
     path: Path,
     file: str,
-    problems: ProblemList,
+    problems: DataProblems,
     *,
     cell_rules: CellRules,
     column_rules: ColumnRules,
@@ -100,7 +100,7 @@ def read_views(path: Path) -> dict[str, str]:
 
     Returns: image name -> text in capitals; empty where the file has no column of that kind.
     """
-    problems = ProblemList()
+    problems = DataProblems()
     data = _read_data(path, "", path.name, problems)
     rows = iter(()) if data is None else _recorded(records(data), path.name, problems)
     _, header = next(rows, (1, []))
@@ -113,7 +113,7 @@ def read_views(path: Path) -> dict[str, str]:
     return {posixpath.normpath(cells[images[0]].strip()): cells[views[0]].strip().upper() for cells in whole}
 
 
-def _read_data(path: Path, option: str, file: str, problems: ProblemList) -> bytes | None:
+def _read_data(path: Path, option: str, file: str, problems: DataProblems) -> bytes | None:
     """Return the file's text as UTF-8, or None after recording why there is none."""
     flag = f"Correct the path or give another with {option}."
     if not path.is_file():
@@ -130,7 +130,7 @@ def _read_data(path: Path, option: str, file: str, problems: ProblemList) -> byt
 
 
 def _recorded(
-    rows: Iterator[tuple[int, list[str]]], file: str, problems: ProblemList
+    rows: Iterator[tuple[int, list[str]]], file: str, problems: DataProblems
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield the records; one that is no CSV is recorded and ends the file."""
     try:
@@ -143,7 +143,7 @@ class _Rows:
     """Convert the records below a header, one by one, and record what is wrong with them."""
 
     def __init__(
-        self, name: str, file: str, problems: ProblemList, columns: Columns, num_columns: int, rules: CellRules
+        self, name: str, file: str, problems: DataProblems, columns: Columns, num_columns: int, rules: CellRules
     ) -> None:
         self.name, self.file, self.problems = name, file, problems
         self.columns, self.num_columns, self.rules = columns, num_columns, rules

@@ -1,4 +1,4 @@
-"""Own what must not be there twice: rows of one image in a file, and images, patients or pixels in two splits."""
+"""Duplicates and leakage: an image listed twice, or an image, patient or identical pixels in two splits."""
 
 import decimal
 import hashlib
@@ -8,14 +8,14 @@ import re
 import numpy as np
 
 from cxr.data.labels import Split
-from cxr.data.problems import ProblemList, shown
+from cxr.data.problems import DataProblems, shown
 
 NUMBER = re.compile(r"[+-]?\d{1,50}(\.\d{0,50})?([eE]\+?\d{1,2})?", re.ASCII)
 EXACT = decimal.Context(prec=200)  # digits; no NUMBER is rounded
 NUM_EXAMPLES = 5  # rows, images or patients named in a message
 
 
-def without_duplicates(split: Split, file: str, problems: ProblemList) -> Split:
+def without_duplicates(split: Split, file: str, problems: DataProblems) -> Split:
     """Keep the first row of each image: a warning where the others say the same, a fault where they do not."""
     rows_of: dict[str, list[int]] = {}
     for row, image in enumerate(split.images):
@@ -37,7 +37,7 @@ def without_duplicates(split: Split, file: str, problems: ProblemList) -> Split:
     return split if keep.all() else split.select(keep)
 
 
-def count_shared_images(first: Split, second: Split, files: dict[str, str], problems: ProblemList) -> int:
+def count_shared_images(first: Split, second: Split, files: dict[str, str], problems: DataProblems) -> int:
     """Record the images that are in both splits, and count them."""
     lines = dict(zip(second.images, second.lines, strict=True))
     shared = [(image, line) for image, line in zip(first.images, first.lines, strict=True) if image in lines]
@@ -53,7 +53,7 @@ def count_shared_images(first: Split, second: Split, files: dict[str, str], prob
 
 
 def count_shared_patients(
-    first: Split, second: Split, files: dict[str, str], problems: ProblemList, allow_leakage: bool
+    first: Split, second: Split, files: dict[str, str], problems: DataProblems, allow_leakage: bool
 ) -> int:
     """Record the patients that are in both splits, as hashes and line numbers, and count them."""
     lines = dict(zip(reversed(second.patients), reversed(second.lines), strict=True))  # the first line of each
@@ -75,7 +75,7 @@ def count_shared_patients(
     return len(shared)
 
 
-def warn_of_retyped_patients(first: Split, second: Split, files: dict[str, str], problems: ProblemList) -> None:
+def warn_of_retyped_patients(first: Split, second: Split, files: dict[str, str], problems: DataProblems) -> None:
     """Warn of patients of two splits whose ids differ as text only by how a number is written, or by case.
 
     Spreadsheets and pandas make 100, 100.0 or 1e2 of 00000100. Ids stay text all the same: nobody is moved.
@@ -114,7 +114,7 @@ def _hashed(patient: str) -> str:
 
 
 def warn_of_copies(
-    parts: dict[str, Split], digests: dict[str, str], files: dict[str, str], problems: ProblemList
+    parts: dict[str, Split], digests: dict[str, str], files: dict[str, str], problems: DataProblems
 ) -> None:
     """Record images of different splits and names that have the same pixels.
 

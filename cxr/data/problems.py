@@ -1,4 +1,4 @@
-"""Own the records of what is wrong with the data, and how text of a user's file is quoted in them."""
+"""Faults and warnings of the data: their records, and how text of a user's file is quoted in them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ class LabelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class DataProblem:
     """Record one thing that is wrong (a fault) or odd (a warning) in the data."""
 
     severity: str
@@ -29,10 +29,10 @@ class Problem:
 
 
 @dataclass
-class ProblemList:
+class DataProblems:
     """Collect problems: the first `NUM_LISTED` of a kind per file in full, the others as a count."""
 
-    listed: list[Problem] = field(default_factory=list)
+    listed: list[DataProblem] = field(default_factory=list)
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def fault(self, kind: str, file: str, message: str, line: int | None = None, column: str | None = None) -> None:
@@ -56,7 +56,7 @@ class ProblemList:
         group = (severity, kind, file)
         self.counts[group] += 1
         if self.counts[group] <= NUM_LISTED:
-            self.listed.append(Problem(severity, kind, file, line, column, message))
+            self.listed.append(DataProblem(severity, kind, file, line, column, message))
 
 
 def shown(text: str, max_chars: int = 40) -> str:

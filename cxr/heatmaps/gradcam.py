@@ -1,4 +1,4 @@
-"""Grad-CAM behind global average pooling and one dense layer. Owns the formula; pictures of it are overlay's work."""
+"""Grad-CAM behind global average pooling and one dense layer. Owns the formula; pictures of it are in overlay."""
 
 import numpy as np
 

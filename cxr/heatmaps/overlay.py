@@ -1,6 +1,6 @@
 """Lay a heatmap over its radiograph, as pixels.
 
-Owns the geometry and the colours of an overlay; where the heat comes from is gradcam's work.
+Owns the geometry and the colours of an overlay; where the heat comes from is in gradcam.
 """
 
 import functools

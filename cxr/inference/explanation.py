@@ -17,7 +17,7 @@ from cxr.network.model_info import ModelInfo
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
 
-UNUSUAL_TEXT = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
+INPUT_CHECK_WARNING = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Explanation:
         calibrated: float64 (findings,), calibrated probabilities; None where the model file holds no calibration.
         heatmaps: float32 (findings, h, w) >= 0, in logit units: what each cell adds to its finding's logit;
             None where they could not be computed.
-        distance: how far the radiograph lies from the training radiographs, as a multiple of the limit that about 1 %
-            of radiographs like the validation split's exceed; None where the model file holds no statistics.
+        input_check: how unlike the training radiographs this one is, as a multiple of the limit that about 1 % of
+            radiographs like the validation split's exceed; None where the model file holds no statistics.
         source: position in ModelInfo's sources of the one that the radiograph resembles; None as above.
     """
 
@@ -40,13 +40,13 @@ class Explanation:
     logits: np.ndarray
     calibrated: np.ndarray | None
     heatmaps: np.ndarray | None
-    distance: float | None
+    input_check: float | None
     source: int | None = None
 
     @property
-    def unusual(self) -> bool:
+    def fails_input_check(self) -> bool:
         """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
-        return self.distance is not None and self.distance > 1
+        return self.input_check is not None and self.input_check > 1
 
 
 def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bool = True) -> Explanation:
@@ -66,13 +66,13 @@ def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bo
         maps = None
     pooled = prediction.features.mean(axis=(1, 2))
     checked = check_inputs(predictor.info.sources, model_input[np.newaxis], pooled)
-    distance, source = (None, None) if checked is None else (float(checked[0][0]), int(checked[1][0]))
+    input_check, source = (None, None) if checked is None else (float(checked[0][0]), int(checked[1][0]))
     return Explanation(
         probabilities=prediction.probabilities[0],
         logits=prediction.logits[0],
         calibrated=None if prediction.calibrated is None else prediction.calibrated[0],
         heatmaps=maps,
-        distance=distance,
+        input_check=input_check,
         source=source,
     )
 
@@ -83,7 +83,7 @@ def results_that_apply(info: ModelInfo, explanation: Explanation) -> str | None:
     That of the source that the radiograph resembles. Radiographs of no named source are answered for by the test split,
     where that is of no named source either.
     """
-    if explanation.unusual or not info.test_sets:
+    if explanation.fails_input_check or not info.test_sets:
         return None
     main = next(iter(info.test_sets))
     if explanation.source is None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import openvino
 
 MAX_SIDE_BY_SIDE = 4  # forward passes; each needs memory of its own
-GOLDEN_TOLERANCE = 1e-3  # of a probability; float32 engines differ by about 1e-6, bfloat16 by about 5e-3
-GOLDEN_TOLERANCE_BF16 = 0.03  # of a probability
+SELF_CHECK_TOLERANCE = 1e-3  # of a probability; float32 engines differ by about 1e-6, bfloat16 by about 5e-3
+SELF_CHECK_TOLERANCE_BF16 = 0.03  # of a probability
 HEAD_TOLERANCE = 1e-3  # relative; pooling 49 cells and summing 1024 products in float32 stays below 1e-5
 HEAD_TOLERANCE_BF16 = 0.1  # relative
 
@@ -58,7 +58,7 @@ class Predictor:
 
         Raises:
             ModelFileError: the file is missing, damaged or does not fit; the head is not pooling and one dense layer;
-                the golden radiograph does not give the stored probabilities; `precision` cannot be had.
+                the self-check picture does not give the stored probabilities; `precision` cannot be had.
         """
         model, self.info = load_model(path)
         self.head_kernel, bias = _head_weights(model, path)
@@ -67,9 +67,9 @@ class Predictor:
         runs, self.engine = compile_network(network, precision, side_by_side=side_by_side)
         del network
         for run_one in runs:
-            self._turns = _Turns([run_one])
-            self._check_golden(path, exact=precision == "f32", bias=bias)
-        self._turns = _Turns(runs)
+            self._pool = _RequestPool([run_one])
+            self._check_itself(path, exact=precision == "f32", bias=bias)
+        self._pool = _RequestPool(runs)
 
     def predict(self, model_inputs: np.ndarray) -> Prediction:
         """Answer for one or several model inputs, one forward pass each.
@@ -91,26 +91,26 @@ class Predictor:
         # One at a time: larger batches do not pay on a CPU, and an answer then depends on nothing but its own picture.
         answers = []
         for one in model_inputs:
-            with self._turns.taken() as run_one:
+            with self._pool.request() as run_one:
                 answers.append(run_one(one[np.newaxis].astype(np.float32)))
         features, logits, probabilities = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return Prediction(probabilities, logits, features, calibrated_probabilities(self.info, logits))
 
-    def _check_golden(self, path: str | os.PathLike, *, exact: bool, bias: np.ndarray) -> None:
+    def _check_itself(self, path: str | os.PathLike, *, exact: bool, bias: np.ndarray) -> None:
         """Hold this machine's answer for a known radiograph against the stored one, and the head against its formula.
 
         The second check proves that logit = mean(features) @ kernel + bias, on which the closed form of Grad-CAM rests.
         """
-        golden = self.info.golden
-        if golden is None:
+        self_check = self.info.self_check
+        if self_check is None:
             raise ModelFileError(
-                f"{path}: holds no golden radiograph, so the model cannot be checked on this machine. "
+                f"{path}: holds no self-check picture, so the model cannot be checked on this machine. "
                 "Train again with main_train.py."
             )
         try:
-            probabilities, logits, features, _ = self.predict(golden.model_input[np.newaxis])
+            probabilities, logits, features, _ = self.predict(self_check.model_input[np.newaxis])
         except ValueError as error:
-            raise ModelFileError(f"{path}: the golden radiograph does not fit the network. {error}") from None
+            raise ModelFileError(f"{path}: the self-check picture does not fit the network. {error}") from None
         pooled = features.mean(axis=(1, 2), dtype=np.float64)  # (1, channels)
         head_error = np.abs(pooled @ self.head_kernel + bias - logits).max() / max(1.0, np.abs(logits).max())
         if not head_error <= (HEAD_TOLERANCE if exact else HEAD_TOLERANCE_BF16):
@@ -118,18 +118,18 @@ class Predictor:
                 f"{path}: expected a head of global average pooling and one dense layer, which Grad-CAM's closed form "
                 f"needs; the logits differ from that by {head_error:.2g}. Build the network with cxr.network.densenet."
             )
-        error = np.abs(probabilities[0] - golden.probabilities).max()
-        tolerance = GOLDEN_TOLERANCE if exact else GOLDEN_TOLERANCE_BF16
+        error = np.abs(probabilities[0] - self_check.probabilities).max()
+        tolerance = SELF_CHECK_TOLERANCE if exact else SELF_CHECK_TOLERANCE_BF16
         if not error <= tolerance:
             raise ModelFileError(
-                f"{path}: self-check failed with {self.engine}: the golden radiograph's probabilities differ from the "
+                f"{path}: self-check failed with {self.engine}: the self-check picture's probabilities differ from the "
                 f"stored ones by {error:.2g}, expected at most {tolerance:g}. Train again with main_train.py, or set "
                 "KERAS_BACKEND=tensorflow to try another engine."
             )
 
 
-class _Turns:
-    """Who may run when: each of the given ways to run serves one caller at a time.
+class _RequestPool:
+    """Pool of inference requests, each for one caller at a time: a lone caller gets all cores, overlapping ones share.
 
     A caller that is alone gets the first way, which has all cores. Callers that overlap share the others, where there
     are any: passes that have all cores each would wait for one another's threads, and on a busy machine OpenVINO keeps
@@ -144,7 +144,7 @@ class _Turns:
         self._lock, self._num_callers = threading.Lock(), 0
 
     @contextmanager
-    def taken(self) -> Iterator[RunOne]:
+    def request(self) -> Iterator[RunOne]:
         with self._lock:
             alone = self._num_callers == 0 and self._lone is not None
             self._num_callers += 1

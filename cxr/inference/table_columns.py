@@ -11,7 +11,7 @@ COLUMNS = (
     *("logit", "peak"),
 )
 ABOUT = ("Input check", "Input check value", "Notices", "Model")  # of the radiograph as a whole
-USUAL, UNUSUAL, UNCHECKED = "ok", "unlike the training radiographs", "not available"
+PASSED, FAILED, UNCHECKED = "ok", "unlike the training radiographs", "not available"
 # What a spreadsheet takes for a formula, also in full width, and the quote that guards it here.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
 
@@ -27,8 +27,8 @@ def table_row(
 ) -> list[str]:
     """Return one row under `table_header`; cells that have no value are empty."""
     cells = [cell for column in columns for cell in _cells_of(column, info, answer)]
-    verdict = UNCHECKED if answer.distance is None else UNUSUAL if answer.unusual else USUAL
-    value = "" if answer.distance is None else f"{answer.distance:.4g}"
+    verdict = UNCHECKED if answer.input_check is None else FAILED if answer.fails_input_check else PASSED
+    value = "" if answer.input_check is None else f"{answer.input_check:.4g}"
     return [harmless(name), *cells, verdict, value, " ".join(notices), info.digest]
 
 

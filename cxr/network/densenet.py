@@ -1,6 +1,6 @@
 """The network: DenseNet121 with its normalisation inside and one dense layer as its head.
 
-Owns the graph; the model file is modelfile's work and start weights are weights' work.
+Owns the graph; its file is in model_file, where its weights start from in start_weights.
 """
 
 from collections.abc import Sequence

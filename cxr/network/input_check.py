@@ -1,6 +1,6 @@
 """The input check: how unlike the training radiographs a picture is, and which source of them it resembles.
 
-Owns the fit of the statistics, the distances and the limit; storing them is modelfile's work. Knows nothing of Keras.
+Owns the fit of the statistics, the distances and the limit; storing them is in model_info. Knows nothing of Keras.
 
 Three aspects: what the network sees in the picture (its pooled features), its plain layout (a thumbnail with brightness
 and contrast taken out), and whether it lies as radiographs do. Pooling forgets where things are, so that the features

@@ -1,6 +1,6 @@
 """The model file: one Keras .h5 with ModelInfo, a digest over everything in it, and an atomic save.
 
-Owns what the file holds and whether it can be trusted; building the network is network's work.
+Owns what the file holds and whether it can be trusted; the network is built in densenet.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What a model file says about its model: ModelInfo, and its form as JSON and arrays.
 
-Owns the record; writing and checking the file is modelfile's work. Knows nothing of Keras.
+Owns the record; the file is written and checked in model_file. Knows nothing of Keras.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ SCHEMA_VERSION = 3
 # 1 and 2 know one source of training radiographs and one test set; 1 checks inputs by the pooled features alone.
 READABLE_VERSIONS = (1, 2, 3)
 TRAINED_NAMES = "trained_names"
-ARRAYS = ("golden", TRAINED_NAMES)  # fields that are stored as data sets
+ARRAYS = ("self_check", TRAINED_NAMES)  # fields that are stored as data sets
 ASPECTS = ("features", "layout")  # of a source; their statistics are arrays
 OLD_NAMES = {"features": "feature_statistics", "layout": "layout_statistics"}  # of these arrays, before version 3
+SELF_CHECK_GROUP = "golden"  # of the self-check picture's arrays in the file, since schema version 1
 OLD_SPREAD = 0.1  # of a log-distance: a distance a tenth below the old limit counts as nothing odd
 SELF_CHECK_SEED = 0
 DISCLAIMER = "Prototype for education. Not intended for clinical use."
@@ -34,7 +35,7 @@ class ModelFileError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class GoldenRadiograph:
+class SelfCheckPicture:
     """One model input and the probabilities that the saved model gives for it: a self-check after loading.
 
     Attributes:
@@ -71,7 +72,7 @@ class ModelInfo:
         patients_known: False where a table named no patients, so that each image counts as one.
         trained_names: uint64 (n,), `hash_image_names` of the training and validation images; None where not known.
         sources: the training radiographs by their origin, with the statistics of the input check.
-        golden: a radiograph with its probabilities.
+        self_check: a picture with its probabilities, on which a loaded model is tried.
     """
 
     findings: tuple[str, ...]
@@ -98,7 +99,7 @@ class ModelInfo:
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
     sources: tuple[Source, ...] = ()
-    golden: GoldenRadiograph | None = None
+    self_check: SelfCheckPicture | None = None
     trained_names: np.ndarray | None = None
 
 
@@ -111,7 +112,7 @@ def hash_image_names(images: Sequence[str]) -> np.ndarray:
 
 def info_arrays(info: ModelInfo) -> dict[str, np.ndarray]:
     """Collect the arrays that are stored as data sets, under the names they have in the file."""
-    records = {"golden": info.golden}
+    records = {SELF_CHECK_GROUP: info.self_check}
     for position, source in enumerate(info.sources):
         records |= {f"sources.{position}.{aspect}": getattr(source, aspect) for aspect in ASPECTS}
     arrays = {} if info.trained_names is None else {TRAINED_NAMES: info.trained_names}
@@ -155,14 +156,15 @@ def info_from_json(text: str, arrays: dict[str, np.ndarray]) -> ModelInfo:
             continue
         group, one = name.rsplit(".", 1)
         records.setdefault(group, {})[one] = array if array.ndim else array.item()
-    golden = records.pop("golden", None)
+    self_check = records.pop(SELF_CHECK_GROUP, None)
     if plain["schema_version"] < 3:
         plain["sources"], records = _only_source(plain, records)
     plain["sources"] = tuple(
         _source(one, {aspect: records.get(f"sources.{position}.{aspect}") for aspect in ASPECTS})
         for position, one in enumerate(plain["sources"])
     )
-    plain |= {"schema_version": SCHEMA_VERSION, "golden": None if golden is None else GoldenRadiograph(**golden)}
+    plain["schema_version"] = SCHEMA_VERSION
+    plain["self_check"] = None if self_check is None else SelfCheckPicture(**self_check)
     return ModelInfo(**plain)
 
 

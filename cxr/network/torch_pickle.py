@@ -1,6 +1,6 @@
 """Tensors out of PyTorch's files (.pt, .pth, .bin), with NumPy alone and without executing anything.
 
-Owns the two formats of torch.save and the names that a state dict consists of; pickles are pickle_machine's work.
+Owns the two formats of torch.save and the names that a state dict consists of; pickles are read in pickle_machine.
 Tensors stay in the file until their shape has been looked at.
 """
 

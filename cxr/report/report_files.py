@@ -1,7 +1,7 @@
 """Write what an evaluation found: metrics.json, predictions.csv, history.csv, figures, and one report.html.
 
-Owns the files and their content. The numbers come from metrics and localisation, the pictures from figures and
-finding_panels, the page from report_page; heatmap overlays arrive as finished pictures.
+Owns the files and their content. Numbers come from cxr.metrics, pictures from figures and finding_panels,
+the page from report_page; heatmap overlays arrive as finished pictures.
 """
 
 import io

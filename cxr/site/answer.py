@@ -9,7 +9,7 @@ import numpy as np
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import (
-    UNUSUAL_TEXT,
+    INPUT_CHECK_WARNING,
     Explanation,
     common_peak,
     describe_heatmap,
@@ -33,7 +33,7 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
     if not (np.isfinite(explanation.probabilities).all() and np.isfinite(explanation.logits).all()):
         raise ArithmeticError("Expected finite probabilities and logits from the model.")
     calibrated = [None] * len(info.findings) if explanation.calibrated is None else explanation.calibrated
-    unusual = explanation.unusual
+    failed = explanation.fails_input_check
     missing = [NO_HEATMAPS] if explanation.heatmaps is None else []
     return {
         "type": picture.file_type,
@@ -41,9 +41,9 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
         "height": picture.radiograph.shape[0],
         "notices": [*picture.notices, *missing],
         "input_check": {
-            "distance": None if explanation.distance is None else _rounded(explanation.distance),
-            "unusual": unusual,
-            "text": UNUSUAL_TEXT if unusual else "",
+            "value": None if explanation.input_check is None else _rounded(explanation.input_check),
+            "failed": failed,
+            "text": INPUT_CHECK_WARNING if failed else "",
             "resembles": results_that_apply(info, explanation),
         },
         "findings": [_finding(info, explanation, k, calibrated[k]) for k in range(len(info.findings))],

@@ -1,6 +1,6 @@
 """The one table of what can go wrong with a request: code -> HTTP status, title and what to do.
 
-Pages, JSON problem documents (RFC 9457) and tests read it; the codes are stable, the words may change.
+Pages, JSON problem details (RFC 9457) and tests read it; the codes are stable, the words may change.
 """
 
 from dataclasses import dataclass
@@ -128,8 +128,8 @@ def code_of_status(status: int) -> str:
     return _OF_STATUS.get(status, "internal" if status >= 500 else "bad_request")
 
 
-def problem(code: str, detail: str = "", request_id: str = "") -> dict[str, object]:
-    """Describe an error as a problem document (RFC 9457).
+def problem_details(code: str, detail: str = "", request_id: str = "") -> dict[str, object]:
+    """Describe an error as problem details (RFC 9457).
 
     Args:
         detail: what is known about this very case; the table's sentence by default.
@@ -145,6 +145,6 @@ def problem(code: str, detail: str = "", request_id: str = "") -> dict[str, obje
     return document | ({"request_id": request_id} if request_id else {})
 
 
-def problem_of(error: SiteError | ImageError, request_id: str = "") -> dict[str, object]:
+def problem_details_of(error: SiteError | ImageError, request_id: str = "") -> dict[str, object]:
     """Describe an error of a file or a request; an ImageError says itself what is wrong with the file."""
-    return problem(error.code, str(error) if isinstance(error, ImageError) else error.detail, request_id)
+    return problem_details(error.code, str(error) if isinstance(error, ImageError) else error.detail, request_id)

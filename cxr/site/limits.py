@@ -129,7 +129,7 @@ def explain_other_site(origin: str | None, host: str | None) -> str:
 
 
 def wants_json(path: str, accepts_json: float, accepts_html: float) -> bool:
-    """Say whether an error goes out as a problem document: to programs, by route or by the header Accept.
+    """Say whether an error goes out as problem details: to programs, by route or by the header Accept.
 
     Args:
         accepts_json, accepts_html: the qualities that the header gives them, 0 to 1.

@@ -34,7 +34,7 @@ class ModelSlot:
     Attributes:
         state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why) or
             "no_backend" (nothing that could compute; the log says why).
-        predictor: None unless ready. It has answered its golden radiograph by then, so it is warm.
+        predictor: None unless ready. It has answered its self-check picture by then, so it is warm.
     """
 
     def __init__(

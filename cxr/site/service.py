@@ -11,7 +11,7 @@ from cxr.imaging.limits import ImageError
 from cxr.inference.explanation import Explanation, explain
 from cxr.site.answer import build_answer, draw_pictures
 from cxr.site.decoding_pool import Decoder
-from cxr.site.errors import SiteError, problem_of
+from cxr.site.errors import SiteError, problem_details_of
 from cxr.site.middleware import FileRecord, RequestRecord
 from cxr.site.model_slot import ModelSlot
 from cxr.site.uploads import Upload
@@ -51,7 +51,7 @@ class Service:
     def results_for_programs(
         self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord
     ) -> list[dict[str, object]]:
-        """Answer each file; a file that cannot be used gets a problem document, a single one raises.
+        """Answer each file; a file that cannot be used gets problem details, a single one raises.
 
         Raises: ImageError, SiteError.
         """
@@ -62,7 +62,7 @@ class Service:
             except (ImageError, SiteError) as error:
                 if len(uploads) == 1:
                     raise
-                results.append({"file": upload.name} | problem_of(error))
+                results.append({"file": upload.name} | problem_details_of(error))
         return results
 
     def results_for_page(
@@ -78,7 +78,7 @@ class Service:
                 if len(uploads) == 1:
                     raise
                 nothing = {"answer": None, "radiograph": None, "overlays": [], "thumbnail": None}
-                result |= nothing | {"error": problem_of(error)}
+                result |= nothing | {"error": problem_details_of(error)}
             else:
                 with record.files[-1].stage("draw"):
                     result |= draw_pictures(

@@ -1,4 +1,4 @@
-"""Log lines that are written by a thread of their own: nobody who logs ever waits for whoever reads the log."""
+"""Asynchronous logging: a thread writes the lines, so that no request waits for a slow reader of the log."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Give freed memory back to the system (GNU C library; elsewhere nothing is changed)."""
+"""Allocator settings that give freed memory back to the system (GNU C library only)."""
 
 import ctypes
 import ctypes.util

@@ -1,6 +1,6 @@
 """Checkpoints of a training run: two generations, each one file that is either whole or not there.
 
-Owns their form on disk; what is in a checkpoint is training's matter.
+Owns their form on disk; what is in a checkpoint is decided in loop.
 """
 
 import hashlib

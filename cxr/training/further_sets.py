@@ -12,7 +12,7 @@ from cxr.data.columns import ColumnRules
 from cxr.data.image_folder import check_images
 from cxr.data.labels import Split, read_split, top_folder
 from cxr.data.leakage import count_shared_images, count_shared_patients, without_duplicates
-from cxr.data.problems import ProblemList
+from cxr.data.problems import DataProblems
 from cxr.data.vocabulary import CellRules
 
 LEARNED_FROM = ("train", "val")  # the splits that a test set must share nothing with
@@ -59,7 +59,7 @@ def check_further_sets(
         image_dir: of the splits. Equal ids in a set of another folder may be other patients, as hospitals count from 1:
             there they are a warning.
     """
-    problems, parts = ProblemList(), {}
+    problems, parts = DataProblems(), {}
     findings = splits["train"].findings
     for one in sets:
         file = str(one.table)
@@ -87,7 +87,7 @@ def _check_leakage(
     part: Split,
     file: str,
     splits: Mapping[str, Split],
-    problems: ProblemList,
+    problems: DataProblems,
     allow_leakage: bool,
     same_folder: bool,
 ) -> None:

@@ -20,7 +20,7 @@ from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
 from cxr.network.densenet import build_network
 from cxr.network.input_check import Source, fit_source, layout_features
-from cxr.network.model_info import GoldenRadiograph, ModelInfo, draw_self_check_picture, hash_image_names
+from cxr.network.model_info import ModelInfo, SelfCheckPicture, draw_self_check_picture, hash_image_names
 from cxr.training.loop import layer_output, predict_split
 
 MAX_STATISTICS_IMAGES = 2000  # training radiographs of a source behind the input check: two per feature
@@ -55,7 +55,7 @@ def describe_model(
             name: {"images": len(one), "patients": len(set(one.split.patients))} for name, one in cached.items()
         },
         data_fingerprint=_fingerprint(cached),
-        golden=_self_check(logits_of, val.split.findings, val.image_size),
+        self_check=_self_check(logits_of, val.split.findings, val.image_size),
         trained_names=hash_image_names([image for name in ("train", "val") for image in cached[name].split.images]),
         sources=_fit_sources(network, cached["train"], val, {"": known.get("data", ""), **(descriptions or {})}),
         **known,
@@ -111,13 +111,13 @@ def _fingerprint(cached: dict[str, CachedSplit]) -> str:
     return hashlib.sha256("".join(one.fingerprint for one in cached.values()).encode()).hexdigest()
 
 
-def _self_check(logits_of: keras.Model, findings: tuple[str, ...], image_size: int) -> GoldenRadiograph:
+def _self_check(logits_of: keras.Model, findings: tuple[str, ...], image_size: int) -> SelfCheckPicture:
     """Return a drawn picture with the network's answer; a radiograph would hand a patient on with the model."""
     picture = draw_self_check_picture(image_size)
     labels = np.zeros((1, len(findings)), np.float32)
     drawn = CachedSplit(Split("self-check", ("drawn",), ("",), labels, findings), picture[np.newaxis], "")
     logits = predict_split(logits_of, drawn, BATCH_SIZE)
-    return GoldenRadiograph(picture, sigmoid(logits[0]).astype(np.float32))
+    return SelfCheckPicture(picture, sigmoid(logits[0]).astype(np.float32))
 
 
 def _fit_sources(

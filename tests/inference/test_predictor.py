@@ -17,7 +17,7 @@ from served_model import FINDINGS, IMAGE_SIZE, random_inputs, served_model, serv
 
 from cxr.inference import predictor as predictor_module
 from cxr.inference.predictor import Predictor
-from cxr.network.model_info import GoldenRadiograph, ModelFileError, ModelInfo
+from cxr.network.model_info import ModelFileError, ModelInfo, SelfCheckPicture
 
 ROOT = Path(__file__).parents[2]
 NUM_INPUTS = 16
@@ -140,10 +140,10 @@ def test_predictor_in_eight_threads_does_not_mix_results(inputs, expected):
 
 @pytest.mark.parametrize("ways", [["all cores"], ["all cores", "left", "right"]], ids=["one way", "three ways"])
 def test_each_way_to_run_serves_one_caller_at_a_time(ways):
-    turns, in_use = predictor_module._Turns(ways), {way: threading.Lock() for way in ways}
+    pool, in_use = predictor_module._RequestPool(ways), {way: threading.Lock() for way in ways}
 
     def call(_number):
-        with turns.taken() as way:
+        with pool.request() as way:
             assert in_use[way].acquire(blocking=False)
             time.sleep(0.002)
             in_use[way].release()
@@ -153,25 +153,25 @@ def test_each_way_to_run_serves_one_caller_at_a_time(ways):
 
 
 def test_a_lone_caller_has_all_cores_and_callers_that_overlap_share_the_other_ways():
-    turns, all_inside = predictor_module._Turns(["all cores", "left", "right"]), threading.Barrier(3)
+    pool, all_inside = predictor_module._RequestPool(["all cores", "left", "right"]), threading.Barrier(3)
 
     def call(_number):
-        with turns.taken() as way:
+        with pool.request() as way:
             all_inside.wait(10)
             return way
 
     for _ in range(3):
-        with turns.taken() as way:
+        with pool.request() as way:
             assert way == "all cores"
         with ThreadPoolExecutor(3) as threads:
             assert sorted(threads.map(call, range(3))) == ["all cores", "left", "right"]
 
 
 def test_a_way_that_failed_serves_the_next_caller():
-    turns = predictor_module._Turns(["all cores"])
-    with pytest.raises(ZeroDivisionError), turns.taken():
+    pool = predictor_module._RequestPool(["all cores"])
+    with pytest.raises(ZeroDivisionError), pool.request():
         raise ZeroDivisionError
-    with turns.taken() as way:
+    with pool.request() as way:
         assert way == "all cores"
 
 
@@ -216,14 +216,14 @@ def tiny_network(head: str) -> keras.Model:
     return network
 
 
-GOLDEN_INPUT = np.random.default_rng(1).integers(0, 256, (32, 32, 1), dtype=np.uint8)
+SELF_CHECK_INPUT = np.random.default_rng(1).integers(0, 256, (32, 32, 1), dtype=np.uint8)
 
 
 def tiny_predictor(monkeypatch, head="one dense layer", **changes):
     """Load the tiny network as if its file had been verified; `changes` are changes of ModelInfo."""
     network = tiny_network(head)
-    probabilities = network.predict(GOLDEN_INPUT[np.newaxis], verbose=0)[0]
-    info = ModelInfo(("Mass", "Nodule"), 32, golden=GoldenRadiograph(GOLDEN_INPUT, probabilities))
+    probabilities = network.predict(SELF_CHECK_INPUT[np.newaxis], verbose=0)[0]
+    info = ModelInfo(("Mass", "Nodule"), 32, self_check=SelfCheckPicture(SELF_CHECK_INPUT, probabilities))
     info = dataclasses.replace(info, **changes)
     monkeypatch.setattr(predictor_module, "load_model", lambda path: (network, info))
     return Predictor("model.h5")
@@ -242,25 +242,25 @@ def test_predictor_refuses_another_head(monkeypatch, head):
 
 
 @pytest.mark.parametrize(
-    ("golden", "message"),
+    ("self_check", "message"),
     [
-        (None, "holds no golden radiograph"),
-        (GoldenRadiograph(GOLDEN_INPUT, np.array([0.9, 0.1], np.float32)), "self-check failed with Keras"),
-        (GoldenRadiograph(GOLDEN_INPUT, np.array([np.nan, 0.5], np.float32)), "self-check failed with Keras"),
-        (GoldenRadiograph(GOLDEN_INPUT[:16], np.array([0.5, 0.5], np.float32)), "golden radiograph does not fit"),
+        (None, "holds no self-check picture"),
+        (SelfCheckPicture(SELF_CHECK_INPUT, np.array([0.9, 0.1], np.float32)), "self-check failed with Keras"),
+        (SelfCheckPicture(SELF_CHECK_INPUT, np.array([np.nan, 0.5], np.float32)), "self-check failed with Keras"),
+        (SelfCheckPicture(SELF_CHECK_INPUT[:16], np.array([0.5, 0.5], np.float32)), "self-check picture does not fit"),
     ],
     ids=["none", "other probabilities", "NaN", "other size"],
 )
-def test_predictor_refuses_where_the_golden_radiograph_fails(monkeypatch, golden, message):
+def test_predictor_refuses_where_the_self_check_picture_fails(monkeypatch, self_check, message):
     with pytest.raises(ModelFileError, match=message):
-        tiny_predictor(monkeypatch, golden=golden)
+        tiny_predictor(monkeypatch, self_check=self_check)
 
 
-def test_golden_check_allows_rounding_but_not_a_thousandth(monkeypatch):
-    probabilities = tiny_network("one dense layer").predict(GOLDEN_INPUT[np.newaxis], verbose=0)[0]
-    tiny_predictor(monkeypatch, golden=GoldenRadiograph(GOLDEN_INPUT, probabilities + 0.0008))
+def test_self_check_allows_rounding_but_not_a_thousandth(monkeypatch):
+    probabilities = tiny_network("one dense layer").predict(SELF_CHECK_INPUT[np.newaxis], verbose=0)[0]
+    tiny_predictor(monkeypatch, self_check=SelfCheckPicture(SELF_CHECK_INPUT, probabilities + 0.0008))
     with pytest.raises(ModelFileError, match=r"by 0\.0012"):
-        tiny_predictor(monkeypatch, golden=GoldenRadiograph(GOLDEN_INPUT, probabilities + 0.0012))
+        tiny_predictor(monkeypatch, self_check=SelfCheckPicture(SELF_CHECK_INPUT, probabilities + 0.0012))
 
 
 def test_predictor_refuses_a_missing_file(tmp_path):

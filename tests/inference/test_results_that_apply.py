@@ -12,8 +12,8 @@ from cxr.network.model_info import ModelInfo
 REAL, PHANTOM, REST = Source("nih"), Source("phantom"), Source("")
 
 
-def answer(source, distance=0.4):
-    return Explanation(np.array([0.5]), np.array([0.0]), None, None, distance, source)
+def answer(source, input_check=0.4):
+    return Explanation(np.array([0.5]), np.array([0.0]), None, None, input_check, source)
 
 
 def info(sources, *test_sets):
@@ -40,6 +40,6 @@ def test_results_are_those_of_the_resembled_source(sources, test_sets, source, e
 
 def test_no_results_apply_where_the_picture_is_unlike_the_training_radiographs():
     known = info((REAL, PHANTOM), "nih", "phantom")
-    assert results_that_apply(known, answer(0, distance=1.0)) == "nih"
-    assert results_that_apply(known, answer(0, distance=1.01)) is None
+    assert results_that_apply(known, answer(0, input_check=1.0)) == "nih"
+    assert results_that_apply(known, answer(0, input_check=1.01)) is None
     assert results_that_apply(dataclasses.replace(known, test_sets={}), answer(0)) is None

@@ -43,12 +43,12 @@ def test_saved_file_reloads_to_equal_predictions_and_info(network, saved):
     np.testing.assert_array_equal(model.predict(RADIOGRAPHS, verbose=0), network.predict(RADIOGRAPHS, verbose=0))
     expected = make_info()
     for one in dataclasses.fields(ModelInfo):
-        if one.name not in ("digest", "created", "keras_version", "sources", "golden"):
+        if one.name not in ("digest", "created", "keras_version", "sources", "self_check"):
             assert getattr(info, one.name) == getattr(expected, one.name), one.name
     assert info.keras_version == keras.__version__
     assert len(info.digest) == 64
     assert [one.name for one in info.sources] == ["nih", "phantom", ""]
-    pairs = [(info.golden, expected.golden), *zip(info.sources, expected.sources, strict=True)]
+    pairs = [(info.self_check, expected.self_check), *zip(info.sources, expected.sources, strict=True)]
     for found, stored in pairs:
         assert_equal_records(found, stored)
 
@@ -94,7 +94,7 @@ def old_form(version):
         arrays["feature_statistics.reference_distances"] = np.linspace(0.5, 2.5, 101)  # the 99th percentile is 2.48
     else:
         arrays |= {"feature_statistics.limit": np.asarray(2.48), "layout_statistics.limit": np.asarray(1.5)}
-    plain = json.loads(info_to_json(make_info(sources=(), golden=None, data="a phantom")))
+    plain = json.loads(info_to_json(make_info(sources=(), self_check=None, data="a phantom")))
     for name in ("sources", "test_sets"):
         del plain[name]
     return json.dumps(plain | {"schema_version": version}), arrays, statistics

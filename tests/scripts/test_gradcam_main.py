@@ -115,13 +115,13 @@ def test_main_without_a_model_says_how_to_train_one(tmp_path, monkeypatch, capsy
 def test_main_warns_of_a_picture_unlike_the_training_radiographs(run_main, tmp_path, monkeypatch, capsys):
     write_picture(tmp_path / "x.png", 1)
     run_main(["x.png"])
-    assert gradcam.UNUSUAL_TEXT not in capsys.readouterr().out
+    assert gradcam.INPUT_CHECK_WARNING not in capsys.readouterr().out
     num_channels = len(served_predictor().head_kernel)
     far_away = AspectStatistics(np.full(num_channels, 900.0), np.eye(num_channels)[:, :1], np.ones(1), 1.0)
     elsewhere = Source(features=far_away, centres=(0.0,), spreads=(0.1,))
     monkeypatch.setattr(served_predictor(), "info", dataclasses.replace(served_model().info, sources=(elsewhere,)))
     run_main(["x.png"])
-    assert gradcam.UNUSUAL_TEXT in capsys.readouterr().out
+    assert gradcam.INPUT_CHECK_WARNING in capsys.readouterr().out
 
 
 def test_main_says_where_it_cannot_write(run_main, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_panel_carries_the_warning_where_there_is_one_and_no_legend_without_heat
 
     cold = CaptionedOverlay(overlay_heatmap(radiograph, np.zeros((3, 3))), 0, "no positive evidence")
     assert colours([], "") == (False, False)
-    assert colours([], gradcam.UNUSUAL_TEXT) == (True, False)
+    assert colours([], gradcam.INPUT_CHECK_WARNING) == (True, False)
     assert colours([cold], "") == (False, True)
 
 

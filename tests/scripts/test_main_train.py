@@ -218,12 +218,12 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     assert info.data == ""  # nobody said
     assert info.leakage is False
     np.testing.assert_allclose(
-        model.predict(info.golden.model_input[np.newaxis], verbose=0)[0], info.golden.probabilities, atol=1e-6
+        model.predict(info.self_check.model_input[np.newaxis], verbose=0)[0], info.self_check.probabilities, atol=1e-6
     )
     (source,) = info.sources
     assert (source.name, source.num_images, source.num_patients) == ("", 24, 24)
     assert (source.features.mean.shape, source.layout.mean.shape) == ((8,), (64,))
-    np.testing.assert_array_equal(info.golden.model_input, draw_self_check_picture(32))
+    np.testing.assert_array_equal(info.self_check.model_input, draw_self_check_picture(32))
 
     (report,) = (project / "reports").iterdir()
     metrics = json.loads((report / "metrics.json").read_text())

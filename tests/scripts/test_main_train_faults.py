@@ -30,7 +30,7 @@ from cxr.data.cache import cache_split
 from cxr.inference.predictor import Predictor
 from cxr.metrics.per_finding import Predictions, evaluate
 from cxr.network.model_file import load_model, read_model_info, save_model
-from cxr.network.model_info import GoldenRadiograph, ModelInfo
+from cxr.network.model_info import ModelInfo, SelfCheckPicture
 from cxr.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +170,7 @@ def save_with_seed(path, seed):
     network = build_small_network(FINDINGS, 32)
     radiograph = np.random.default_rng(0).integers(0, 256, (32, 32, 1), np.uint8)
     answer = np.asarray(network(radiograph[np.newaxis].astype(np.float32)))[0]
-    save_model(network, ModelInfo(FINDINGS, 32, golden=GoldenRadiograph(radiograph, answer)), path)
+    save_model(network, ModelInfo(FINDINGS, 32, self_check=SelfCheckPicture(radiograph, answer)), path)
     return radiograph[np.newaxis], answer
 
 

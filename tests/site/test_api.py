@@ -1,4 +1,4 @@
-"""The programming interface: answers, problem documents, and a document that describes both."""
+"""The programming interface: answers, problem details, and a document that describes both."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from site_tools import FORM, ROOT, form, png, quick_client, running_site, upload
 import app as site
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.site.answer import describe_model
-from cxr.site.errors import ERRORS, code_of_status, problem
+from cxr.site.errors import ERRORS, code_of_status, problem_details
 
 PAGE = (ROOT / "docs" / "site.md").read_text(encoding="utf-8")
 DOCUMENT = json.loads((ROOT / "static" / "openapi.json").read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def test_predict_answers_several_files_in_order(client):
         expected = expected_probabilities(decode_radiograph(png(seed)))
         np.testing.assert_allclose([one["probability"] for one in answer["findings"]], expected, atol=1e-5)
     assert (refused["file"], refused["code"], refused["status"]) == ("b.txt", "type", 415)
-    validate(refused, "Problem")
+    validate(refused, "ProblemDetails")
 
 
 @pytest.mark.fault("H18")
@@ -102,7 +102,7 @@ def test_errors_are_problem_documents_with_a_stable_code(client, files, code):
     kind = ERRORS[code]
     assert (response.status_code, response.content_type) == (kind.status, "application/problem+json")
     document = strict_json(response)
-    validate(document, "Problem")
+    validate(document, "ProblemDetails")
     assert (document["code"], document["status"], document["title"]) == (code, kind.status, kind.title)
     assert document["request_id"] == response.headers["X-Request-Id"]
 
@@ -134,8 +134,8 @@ def test_page_and_program_get_the_same_error(client):
 
 def test_every_error_of_the_table_can_be_written():
     for code, kind in ERRORS.items():
-        document = problem(code)
-        validate(document, "Problem")
+        document = problem_details(code)
+        validate(document, "ProblemDetails")
         assert 400 <= kind.status < 600
         assert (kind.status == 503) == (kind.retry_after is not None)
         assert document["detail"].endswith(".")

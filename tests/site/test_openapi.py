@@ -38,13 +38,13 @@ def undocumented(value: object, schema: dict, path: str = "") -> list[str]:
 
 
 def test_document_knows_every_error_under_its_status():
-    assert SCHEMAS["Problem"]["properties"]["code"]["enum"] == sorted(ERRORS), HOW
+    assert SCHEMAS["ProblemDetails"]["properties"]["code"]["enum"] == sorted(ERRORS), HOW
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             answers = {int(status): one for status, one in operation["responses"].items() if status != "200"}
             for status, answer in answers.items():
                 codes = sorted(code for code, kind in ERRORS.items() if kind.status == status)
-                assert answer["description"] == f"Problem document; code: {', '.join(codes)}", (path, method, HOW)
+                assert answer["description"] == f"Problem details; code: {', '.join(codes)}", (path, method, HOW)
     predict = DOCUMENT["paths"]["/api/predict"]["post"]["responses"]
     assert {int(status) for status in predict} - {200} == {kind.status for kind in ERRORS.values()}, HOW
 
@@ -61,7 +61,7 @@ def test_answers_have_no_field_that_the_document_does_not_know(client):
     answer = upload(client, png(), b"text", path="/api/predict").json
     assert undocumented(answer, SCHEMAS["Prediction"]) == [], HOW
     problem = upload(client, b"text", path="/api/predict").json
-    assert undocumented(problem, SCHEMAS["Problem"]) == [], HOW
+    assert undocumented(problem, SCHEMAS["ProblemDetails"]) == [], HOW
 
 
 def test_the_comparison_notices_an_unknown_field(client):

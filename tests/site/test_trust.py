@@ -52,15 +52,15 @@ class TwoSources(StandIn):
 
 @pytest.fixture
 def client(monkeypatch):
-    """A site whose answers say that the picture resembles `client.source`, at `client.distance`."""
+    """A site whose answers say that the picture resembles `client.source`, at `client.input_check`."""
     slot = ModelSlot(__file__, load=lambda path, precision: TwoSources())
     slot.load()
     client = site.create_app(slot, shared_decoder()).test_client()
-    client.source, client.distance = 0, 0.5
+    client.source, client.input_check = 0, 0.5
 
     def explained(predictor, radiograph, **options):
         found = explain(predictor, radiograph, **options)
-        return dataclasses.replace(found, distance=client.distance, source=client.source)
+        return dataclasses.replace(found, input_check=client.input_check, source=client.source)
 
     monkeypatch.setattr("cxr.site.service.explain", explained)
     return client
@@ -91,7 +91,7 @@ def test_result_quotes_the_test_set_that_the_picture_resembles(client, source, l
 
 @pytest.mark.fault("I81")
 def test_unlike_pictures_are_told_that_no_figure_applies(client):
-    client.distance = 1.7
+    client.input_check = 1.7
     page = said(upload(client, png(1)))
     assert "no figure applies, because the picture is unlike the radiographs" in page
     assert "AUROC" not in page

@@ -13,8 +13,8 @@ from cxr.network.input_check import (
 )
 from cxr.network.model_file import INFO_ATTRIBUTE
 from cxr.network.model_info import (
-    GoldenRadiograph,
     ModelInfo,
+    SelfCheckPicture,
 )
 
 FINDINGS = ("Mass", "Pleural_Thickening")
@@ -48,7 +48,7 @@ def make_info(**changes):
         settings={"epochs": 3},
         test_sets={"nih": {"mean_auroc": 0.75}, "phantom": {"mean_auroc": None, "views": {}}},
         sources=sources,
-        golden=GoldenRadiograph(RADIOGRAPHS[0], np.array([0.25, 0.5], np.float32)),
+        self_check=SelfCheckPicture(RADIOGRAPHS[0], np.array([0.25, 0.5], np.float32)),
     )
     return dataclasses.replace(info, **changes)
 

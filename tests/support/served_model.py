@@ -12,7 +12,7 @@ import numpy as np
 from cxr.inference.predictor import Predictor
 from cxr.network.densenet import build_network
 from cxr.network.model_file import save_model
-from cxr.network.model_info import GoldenRadiograph, ModelInfo
+from cxr.network.model_info import ModelInfo, SelfCheckPicture
 
 FINDINGS = (
     "Atelectasis",
@@ -73,12 +73,14 @@ def served_model() -> ServedModel:
     keras.utils.set_random_seed(2)  # the same kernels in whatever order the tests run
     network = build_network(FINDINGS, IMAGE_SIZE)
     randomise(network, seed=1)
-    golden_input = random_inputs(1, seed=99)[0]
-    golden = GoldenRadiograph(golden_input, np.asarray(network(golden_input[np.newaxis].astype(np.float32)))[0])
+    self_check_input = random_inputs(1, seed=99)[0]
+    self_check = SelfCheckPicture(
+        self_check_input, np.asarray(network(self_check_input[np.newaxis].astype(np.float32)))[0]
+    )
     folder = Path(tempfile.mkdtemp(prefix="cxr-test-model-"))
     path = folder / "chest_xray_densenet_model.h5"
     atexit.register(lambda: (path.unlink(missing_ok=True), folder.rmdir()))
-    info = save_model(network, ModelInfo(FINDINGS, IMAGE_SIZE, golden=golden), path)
+    info = save_model(network, ModelInfo(FINDINGS, IMAGE_SIZE, self_check=self_check), path)
     return ServedModel(network, info, path)
 
 
