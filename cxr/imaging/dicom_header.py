@@ -21,6 +21,8 @@ PREAMBLE = bytes(128) + b"DICM"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 STORAGE_CLASSES = b"1.2.840.10008.5.1.4.1.1."  # what every picture's SOP class starts with
+# Presentation states, structured reports, encapsulated documents and waveforms (PS3.4, B.5), as CDs hold them.
+PICTURELESS_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{branch}." for branch in (11, 88, 104, 9))
 UID_PREFIX = b"1.2.840.10008."
 
 MAX_FIRST_ELEMENTS = 64  # elements looked at in group 2, or in group 8 of a file without preamble
@@ -73,9 +75,18 @@ def missing_start(data: bytes) -> bytes | None:
 
 def is_directory(start: bytes) -> bool:
     """Say whether these first bytes of a DICOM file are those of a DICOMDIR, a list of files."""
+    return _stored_class(start) == DIRECTORY_CLASS
+
+
+def holds_no_picture(start: bytes) -> bool:
+    """Say whether these first bytes of a DICOM file are those of a report, a presentation state or the like."""
+    return _stored_class(start).startswith(PICTURELESS_CLASSES)
+
+
+def _stored_class(start: bytes) -> str:
+    """Return the SOP class that group 2 names, "" where it names none."""
     position = len(PREAMBLE) if start[128:132] == b"DICM" else 0
-    values = _first_values(start, position, group=2, explicit=True)[0]
-    return _uid(values.get(0x00020002, b"")) == DIRECTORY_CLASS
+    return _uid(_first_values(start, position, group=2, explicit=True)[0].get(0x00020002, b""))
 
 
 def read_transfer_syntax(data: bytes) -> tuple[str, int]:

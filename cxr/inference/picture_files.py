@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr.imaging.dicom_header import is_dicom, is_directory
+from cxr.imaging.dicom_header import holds_no_picture, is_dicom, is_directory
 from cxr.imaging.jpeg import JPEG_SIGNATURE
 from cxr.imaging.png import PNG_SIGNATURE, is_drawn
 from cxr.system.terminal import visible
@@ -23,7 +23,9 @@ START_BYTES = 4096  # holds a PNG's header and the first elements of a DICOM fil
 MAX_NAME_BYTES = 255  # of one name, on all file systems in use
 
 HIDDEN, OTHER, DIRECTORY = "hidden files", "files that are no PNG, JPEG or DICOM", "DICOMDIR"
+PICTURELESS = "DICOM files without a picture"
 DRAWN, DEAD_LINK, SPECIAL = "pictures drawn by this program", "links that lead nowhere", "pipes and devices"
+PASSED_OVER = (DIRECTORY, PICTURELESS, DRAWN)  # by patterns too
 
 
 @dataclass
@@ -95,7 +97,7 @@ def _resolve(path: str, excluded: str | None, found: FoundPictures) -> Iterator[
                 yield from _scan(match, excluded, found)
             elif not os.path.exists(match):  # noqa: PTH110
                 found.left_out[DEAD_LINK] += 1
-            elif os.path.isfile(match) and (reason := _reason_to_leave_out(match)) in (DIRECTORY, DRAWN):  # noqa: PTH113
+            elif os.path.isfile(match) and (reason := _reason_to_leave_out(match)) in PASSED_OVER:  # noqa: PTH113
                 found.left_out[reason] += 1
             else:
                 yield match
@@ -155,7 +157,7 @@ def _reason_to_leave_out(path: str) -> str:
     if start.startswith(PNG_SIGNATURE):
         return DRAWN if is_drawn(start) else ""
     if is_dicom(start):
-        return DIRECTORY if is_directory(start) else ""
+        return DIRECTORY if is_directory(start) else PICTURELESS if holds_no_picture(start) else ""
     if start.startswith(JPEG_SIGNATURE) or os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122
         return ""
     return OTHER

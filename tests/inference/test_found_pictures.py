@@ -13,6 +13,7 @@ from cxr.inference.picture_files import (
     DRAWN,
     HIDDEN,
     OTHER,
+    PICTURELESS,
     SPECIAL,
     OutputNames,
     find_pictures,
@@ -74,6 +75,18 @@ def test_a_dicomdir_is_taken_where_it_is_named_and_passed_over_where_it_is_found
     assert names_in(tmp_path) == ["PT0/ST0/IM0"]
     assert find_pictures([str(tmp_path / "DICOMDIR")]).files == [tmp_path / "DICOMDIR"]
     assert find_pictures([str(tmp_path / "*")]).files == [tmp_path / "PT0/ST0/IM0"]
+
+
+@pytest.mark.fault("I68")
+@pytest.mark.parametrize("branch", ["11.1", "88.59", "88.33", "104.1", "9.1.1"])
+def test_reports_and_the_like_are_passed_over_where_they_are_found(tmp_path, branch):
+    report = files.dicom_dataset(PICTURE, PixelData=None)
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{branch}"
+    write(tmp_path, {"SR0": files.dicom_bytes(report), "IM0": files.dicom(PICTURE)})
+    found = find_pictures([str(tmp_path)])
+    assert [file.name for file in found.files] == ["IM0"]
+    assert found.left_out == {PICTURELESS: 1}
+    assert find_pictures([str(tmp_path / "SR0")]).files == [tmp_path / "SR0"]
 
 
 @pytest.mark.fault("I68")

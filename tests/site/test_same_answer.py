@@ -31,6 +31,8 @@ REFUSED = {
     "I33 no pixels": files.dicom(PICTURE, PixelData=None),
     "I34 colours": files.dicom(PICTURE, PhotometricInterpretation="PALETTE COLOR"),
     "I36 lies": files.dicom(PICTURE, Rows=200, Columns=200),
+    "I60 closed JPEG": files.pillow_bytes(PICTURE)[:-400] + b"\xff\xd9",
+    "I62 more pixels": files.dicom(PICTURE, Rows=64, Columns=64),
     "I37 tiny parts": files.dicom_start() + MANY_PARTS["items"],
 }
 READ = {
@@ -43,6 +45,8 @@ READ = {
     "I28": files.dicom(PICTURE, PhotometricInterpretation="MONOCHROME1"),
     "I35": files.dicom(PICTURE, Modality="CT"),
     "I39": files.dicom(PICTURE, BurnedInAnnotation="YES"),
+    "I64": files.dicom(PICTURE[:, ::-1], PatientOrientation=["R", "F"]),
+    "I66": files.dicom(PICTURE, ViewPosition="LLO"),
 }
 
 
@@ -77,6 +81,8 @@ def deep_check(folder, data):
     "I34",
     "I36",
     "I37",
+    "I60",
+    "I62",
 )
 @pytest.mark.parametrize("kind", REFUSED)
 def test_one_verdict_everywhere(kind, tmp_path):
@@ -92,7 +98,7 @@ def test_one_verdict_everywhere(kind, tmp_path):
     assert str(refused.value) in fault.message
 
 
-@pytest.mark.fault("I01", "I02", "I06", "I07", "I16", "I27", "I28", "I35", "I39")
+@pytest.mark.fault("I01", "I02", "I06", "I07", "I16", "I27", "I28", "I35", "I39", "I64", "I66")
 @pytest.mark.parametrize("kind", READ)
 def test_one_picture_everywhere(kind, tmp_path):
     radiograph, notices, file_type = decode_with_notices(READ[kind])
