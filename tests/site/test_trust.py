@@ -109,7 +109,7 @@ def test_programs_are_told_which_results_apply(client):
 def test_start_page_says_in_one_sentence_what_the_model_has_seen(client):
     page = said(client.get("/"))
     assert (
-        "This model has learned from 2,300 radiographs of patients and 1,200 synthetic radiographs, and from nothing "
+        "This model has learned from 2,300 radiographs of patients, and 1,200 synthetic radiographs, and from nothing "
         "else." in page
     )
     assert "0.78 over 14 findings on 439 radiographs of patients; 0.96 over 14 findings on 240 synthetic" in page
