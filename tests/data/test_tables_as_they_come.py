@@ -11,6 +11,7 @@ from cxr.data.checks import DataCheck, check_splits
 from cxr.data.leakage import patient_key
 from cxr.data.vocabulary import is_no_finding, is_row_number
 from cxr.system.csv_table import TableError, read_table, records
+from cxr.system.file_search import search
 
 HEADER = "Image,Edema,Hernia,Patientid\n"
 SPLITS = {"train": ("a", 1), "val": ("b", 2), "test": ("c", 3)}
@@ -427,3 +428,25 @@ def test_where_keeps_rows_and_is_no_finding(tmp_path):
     assert "--where chooses none of its 3 rows" in none.faults[0].message
     unknown = check(tmp_path, everywhere=with_views, where={"View": frozenset({"XX"})})
     assert "no column 'View'" in unknown.faults[0].message
+
+
+@pytest.mark.fault("C63")
+def test_files_of_one_name_in_many_folders_are_told_apart_by_their_folders(tmp_path):
+    """CheXpert's files are all called view1_frontal.jpg."""
+    names = [f"patient{number:03}/study{number % 3}/view1_frontal.jpg" for number in range(60)]
+    for name in names:
+        (tmp_path / "deep" / "down" / name).parent.mkdir(parents=True)
+        (tmp_path / "deep" / "down" / name).write_bytes(b"")
+    found = search(tmp_path, names, ())
+    assert {name: one.path for name, one in found.items()} == {name: f"deep/down/{name}" for name in names}
+    assert search(tmp_path, ["patient999/study1/view1_frontal.jpg"], ()) == {}
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "patient000" / "study1").mkdir(parents=True)
+    (tmp_path / "only" / "patient000" / "study1" / "view1_frontal.jpg").write_bytes(b"")
+    listed = [f"patient{number:03}/study1/view1_frontal.jpg" for number in (7, 8)]
+    assert search(tmp_path / "only", listed, ()) == {}  # one patient's picture is not another's
+    assert search(tmp_path / "only", listed[:1], ["patient003/study1/view1_frontal.jpg"]) == {}
+    for extension in ("png", "jpg"):
+        (tmp_path / f"a.{extension}").write_bytes(b"")
+    assert search(tmp_path, ["x/a.PNG"], ())["x/a.PNG"].path == "a.png"
+    assert search(tmp_path, ["x/a.dcm"], ()) == {}
