@@ -16,10 +16,14 @@ import sys
 from pathlib import Path
 
 from cxr.data.columns import name_key
-from cxr.inference.backend import choose_inference_backend
+from cxr.inference.backend import BackendError, choose_inference_backend
+from cxr.system.terminal import fail, say
 
 if __name__ == "__main__":
-    choose_inference_backend()
+    try:
+        choose_inference_backend()
+    except BackendError as error:
+        sys.exit(fail(error, 2))
 
 import numpy as np
 
@@ -30,7 +34,6 @@ from cxr.network.model_file import MAX_IMAGE_SIZE, save_model
 from cxr.network.model_info import ModelFileError, ModelInfo, SelfCheckPicture, draw_self_check_picture
 from cxr.network.published_weights import PublishedWeights, read_published_weights
 from cxr.system.atomic_files import replacing
-from cxr.system.terminal import fail, say
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "model"
 
