@@ -56,7 +56,7 @@ from cxr.inference.picture_files import OutputNames, find_pictures, relative_nam
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.system.progress import Progress
-from cxr.system.terminal import show_what_cannot_be_encoded, visible
+from cxr.system.terminal import say, show_what_cannot_be_encoded, visible
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
@@ -126,13 +126,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Explain every file that can be read; say which could not."""
     args = parse_args(argv)
     if args.panel and importlib.util.find_spec("matplotlib") is None:
-        print("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", file=sys.stderr)
-        return 2
+        return fail("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", 2)
     found = find_pictures(args.paths, exclude=args.out)
     for problem in found.problems:
-        print(problem, file=sys.stderr)
+        _say(problem, sys.stderr)
     if found.left_out:
-        print(found.describe_left_out())
+        _say(found.describe_left_out())
     if not found.files:
         return 2
     try:
@@ -140,22 +139,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cxr.inference.predictor import Predictor
 
         predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(found.files) >= MANY_FILES)
-    except (BackendError, ModelFileError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    try:
         wanted = _positions(args.finding, predictor.info) if args.finding else None
+    except (BackendError, FindingNameError, ModelFileError) as error:
+        return fail(error, 2)
+    try:
         num_failed = _explain_files(predictor, found.files, wanted, args)
-    except FindingNameError as error:
-        print(error, file=sys.stderr)
-        return 2
     except OSError as error:  # of the output: what cannot be read is a line, and the others go on
-        print(
-            f"{error.filename or args.out}: cannot be written: {error.strerror}. Choose another --out.", file=sys.stderr
-        )
-        return 3
+        return fail(f"{error.filename or args.out}: cannot be written: {error.strerror}. Choose another --out.", 3)
     num_files = len(found.files)
-    print(f"{num_files - num_failed} of {num_files} files -> {args.out / 'predictions.csv'}")
+    _say(f"{num_files - num_failed} of {num_files} files -> {args.out / 'predictions.csv'}")
     return 1 if num_failed or found.problems else 0
 
 
@@ -248,9 +240,9 @@ def _write_pictures(
 
 def _say(line: str, stream: TextIO | None = None) -> None:
     """Print a line above the progress line."""
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    print(line, file=stream or sys.stdout, flush=True)
+    if sys.stderr is not None and sys.stderr.isatty():
+        say("\r\033[K", sys.stderr, end="")
+    say(line, stream)
 
 
 if __name__ == "__main__":

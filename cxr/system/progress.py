@@ -33,6 +33,8 @@ class Progress:
         self._write(f"\r\033[K{'' if last else text}" if self.on_terminal else f"{text}\n")
 
     def _write(self, text: str) -> None:
+        if sys.stderr is None:  # it was closed before the start
+            return
         try:
             sys.stderr.write(text)
             sys.stderr.flush()

@@ -6,14 +6,23 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
 
 
-def say(text: object) -> None:
-    """Print a line, also where nobody reads it any more: hours of training must not end with a closed pipe."""
+def say(text: object, stream: TextIO | None = None, end: str = "\n") -> None:
+    """Print, also where nobody reads it any more: hours of work must not end with a closed pipe or a full terminal log.
+
+    Args:
+        stream: the standard output by default.
+    """
+    stream = stream or sys.stdout
+    if stream is None:  # it was closed before the start
+        return
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(text, file=stream, end=end, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError):  # a stream that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show_what_cannot_be_encoded() -> None:
@@ -53,8 +62,8 @@ class SayHandler(logging.Handler):
 
 def fail(message: object, exit_code: int) -> int:
     """Say on stderr why the run ends, and return its exit code."""
-    with contextlib.suppress(BrokenPipeError):
-        print(message, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        say(message, sys.stderr)
     return exit_code
 
 

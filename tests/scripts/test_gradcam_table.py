@@ -225,3 +225,25 @@ def test_a_folder_for_temporary_files_that_takes_nothing_is_named_as_such(tmp_pa
     assert "TMPDIR" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault("I75")
+@needs_posix
+@pytest.mark.parametrize("output", ["nobody reads it", "full", "closed"])
+def test_output_that_nobody_reads_ends_no_job(tmp_path, output):
+    pytest.importorskip("openvino")
+    for number in range(4):
+        write(tmp_path / f"{number}.png", seed=number)
+    redirections = {
+        "nobody reads it": "| true",
+        "full": "> /dev/full 2> /dev/full",
+        "closed": ">&- 2>&-",
+    }
+    command = (
+        f"set -o pipefail; {sys.executable} {ROOT / 'gradcam.py'} {tmp_path} --top 0 --out {tmp_path / 'out'} "
+        f"--model-path {served_model().path} {redirections[output]}"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert len(rows_of(tmp_path / "out/predictions.csv")) == 4
