@@ -20,8 +20,12 @@ from flask import Flask, Request, Response, abort, current_app, render_template,
 from werkzeug.exceptions import HTTPException
 
 from cxr.inference.backend import BackendError, choose_inference_backend
-from cxr.system.descriptors import hold_standard_descriptors
-from cxr.system.ending import end_at_once_on_signals, leave
+from cxr.system.process import (
+    end_at_once_on_signals,
+    hold_standard_descriptors,
+    keep_freed_memory_small,
+    leave,
+)
 from cxr.system.terminal import fail, say
 
 if __name__ == "__main__":
@@ -60,9 +64,7 @@ from cxr.site.limits import (
 from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot
 from cxr.site.server import serve
-from cxr.site.service import Service
-from cxr.site.uploads import Upload, clean_name, load_samples
-from cxr.system.freed_memory import keep_freed_memory_small
+from cxr.site.service import Service, Upload, clean_name, load_samples
 from gradcam import MODEL_PATH
 
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described

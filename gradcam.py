@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
-from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.process import hold_standard_descriptors
 from cxr.system.terminal import fail
 
 if __name__ == "__main__":

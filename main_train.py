@@ -28,7 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.process import hold_standard_descriptors
 
 if __name__ == "__main__":
     hold_standard_descriptors()
@@ -47,11 +47,16 @@ from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files,
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
 from cxr.training.checkpoint import ResumeError, clear_checkpoints
-from cxr.training.further_sets import check_further_sets, common_folder, sources_of
-from cxr.training.processes import ParallelError, configured_processes, is_lost_peer
+from cxr.training.data_sets import SAMPLE_DATA, check_further_sets, common_folder, is_sample, sources_of
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
-from cxr.training.sample import SAMPLE_DATA, is_sample
-from cxr.training.stopping import DivergedError, Stopped, StopRequest
+from cxr.training.run_control import (
+    DivergedError,
+    ParallelError,
+    Stopped,
+    StopRequest,
+    configured_processes,
+    is_lost_peer,
+)
 
 if TYPE_CHECKING:
     import keras

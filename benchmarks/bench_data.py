@@ -34,7 +34,7 @@ from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.network.densenet import build_network
 from cxr.training import loop
 from cxr.training.recipe import Recipe
-from cxr.training.stopping import StopRequest
+from cxr.training.run_control import StopRequest
 
 NIH_IMAGES, NIH_TRAIN_IMAGES = 112_120, 77_864
 FINDINGS = tuple(f"finding {k}" for k in range(14))

@@ -3,6 +3,10 @@
 Every row carries a digest of its own and the digest of the file that it was decoded from, so that a killed build goes
 on where it stopped and a damaged row, or one whose file has another content now, is decoded again; there is no moment
 at which a half-written cache could pass for a whole one.
+
+A file's name, size and time of change say nothing about its content: archives and pseudonymisers set times as they
+like. What no program can set is the time at which the system last touched the file's entry (ctime). A file whose entry
+is as it was is taken for the same; any other is read, and its digest decides.
 """
 
 import contextlib
@@ -11,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,19 +24,59 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.data.file_records import RECORD, digest_of, entry_is_as_it_was, has_content, is_sealed, remember
 from cxr.data.labels import Split
 from cxr.data.problems import NUM_LISTED, shown
 from cxr.imaging.radiograph import ImageError, decode_radiograph, read_file, to_model_input
 from cxr.system.atomic_files import waiting_lock
 from cxr.system.progress import Progress
 
+# One row: the content's digest, a seal that ties it to the pixels, and the file's entry when it was read.
+RECORD = np.dtype(
+    [("content", "u1", 16), ("seal", "<u8"), ("inode", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("ctime", "<i8")]
+)
+SETTLED_NS = 2_000_000_000  # an entry younger than this when it was read may change again within the clock's step
 CACHE_VERSION = 2  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
 NUM_KEPT = 8  # caches of one split name: so many data sets and image sizes can be used in turn
 KEPT_BYTES = 20 * 10**9  # of the caches of one split name that are not in use; NIH at 224 x 224 takes 5.6 GB
 PARTS = (".npy", ".rows.npy", ".files.rows.npy")  # of one cache: pixels, their digests, the records of the files
 BLOCK_BYTES = 128 * 2**20  # of pixels mapped at a time while decoding; more would count as this process's memory
+
+
+def digest_of(data: bytes) -> bytes:
+    """Hash a file's content to 128 bits."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def entry_is_as_it_was(record: np.void, status: os.stat_result) -> bool:
+    """Say whether the system's entry of a file is the one that was remembered."""
+    entry = tuple(int(record[field]) for field in ("inode", "size", "mtime", "ctime"))
+    return entry == (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def has_content(record: np.void, content: bytes) -> bool:
+    return record["content"].tobytes() == content
+
+
+def is_sealed(record: np.void, pixels_digest: np.uint64) -> bool:
+    """Say whether these pixels were decoded from the content that is remembered.
+
+    The parts of a row reach the disk in any order; a power cut may leave old pixels beside a new record.
+    """
+    return bool(pixels_digest) and record["seal"] == _seal(record["content"].tobytes(), pixels_digest)
+
+
+def remember(records: np.ndarray, row: int, content: bytes, pixels_digest: np.uint64, status: os.stat_result) -> None:
+    """Write one record; `status` was asked for before the content was read."""
+    settled = time.time_ns() - status.st_ctime_ns > SETTLED_NS
+    ctime = status.st_ctime_ns if settled else 0  # 0: read it again next time
+    entry = (status.st_ino, status.st_size, status.st_mtime_ns, ctime)
+    records[row] = (np.frombuffer(content, np.uint8), _seal(content, pixels_digest), *entry)
+
+
+def _seal(content: bytes, pixels_digest: np.uint64) -> np.uint64:
+    sealed = hashlib.blake2b(content + pixels_digest.tobytes(), digest_size=8).digest()
+    return np.frombuffer(sealed, "<u8")[0]
 
 
 @dataclass(frozen=True, eq=False)

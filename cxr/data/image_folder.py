@@ -16,8 +16,7 @@ import numpy as np
 
 from cxr.data.labels import Split
 from cxr.data.problems import DataProblems, shown
-from cxr.system.file_search import OTHER_FOLDER, Found, search
-from cxr.system.folder_listing import IRREGULAR, MISSING, OUTSIDE, FolderListing, list_folder
+from cxr.system.file_search import IRREGULAR, MISSING, OTHER_FOLDER, OUTSIDE, FolderListing, Found, list_folder, search
 
 if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
     from cxr.imaging.radiograph import DecodedPicture

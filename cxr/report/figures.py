@@ -9,27 +9,54 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from cxr.data.columns import display_name
 from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
-from cxr.metrics.per_finding import Evaluation, Predictions
-from cxr.report.figure_style import (
-    BLUE,
-    DARK_SHADE,
-    GREY,
-    LIGHT_GREY,
-    ORANGE,
-    WIDTH,
-    clean,
-    new_figure,
-    prevalence,
-    say,
-    write_count,
-)
+from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 
+PALETTE = seaborn.color_palette("colorblind")
+BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]
+GREY = "#5f6b76"
+LIGHT_GREY = "#d5dadf"
+INK = "#1c2733"
+DARK_SHADE = 0.66  # share of the colour scale from which white figures read better than dark ones
+WIDTH = 10.0  # inches; the pictures are shown about 1000 CSS pixels wide
 RELIABILITY_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1)
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Make an empty figure, in inches, on a canvas of its own."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def clean(axes: Axes) -> None:
+    """Keep only the left and bottom spine, in grey, and put grid lines behind the data."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.set_axisbelow(True)
+
+
+def write_count(axes: Axes, x: float, y: float, count: int, dark: bool, bold: bool = False) -> None:
+    """Write a count into a cell of a matrix, in white where the cell is dark."""
+    colour, weight = "white" if dark else INK, "bold" if bold else "normal"
+    axes.text(x, y, f"{count}", ha="center", va="center", fontsize=8.5, color=colour, weight=weight)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write why a panel is empty."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=9, transform=axes.transAxes)
+
+
+def prevalence(row: FindingEvaluation) -> float:
+    """Return the share of positives among the known labels; NaN where none is known."""
+    return row.support / row.num_known if row.num_known else float("nan")
 
 
 def draw_intervals(evaluation: Evaluation) -> Figure:

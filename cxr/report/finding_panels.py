@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr.data.columns import display_name
 from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
-from cxr.report.figure_style import (
+from cxr.report.figures import (
     BLUE,
     DARK_SHADE,
     GREEN,

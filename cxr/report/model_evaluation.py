@@ -31,7 +31,7 @@ from cxr.report.report_page import RunRecord
 from cxr.report.summary import terminal_table
 from cxr.report.test_evaluation import TestResults, evaluate_test, summarise, summarise_set
 from cxr.system.terminal import say
-from cxr.training.further_sets import common_folder
+from cxr.training.data_sets import common_folder
 from cxr.training.validation_fit import library_versions, refit_model
 
 NUM_EXAMPLES = 3  # image names in a message

@@ -24,8 +24,8 @@ from cxr.imaging.limits import ERROR_STATUS, ImageError
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.site.decode_worker import MAX_ANSWER_BYTES, READY, unpack_answer
 from cxr.site.errors import SiteError
-from cxr.system.descriptors import hold_standard_descriptors
 from cxr.system.message_pipe import ChannelError, read_message, write_message
+from cxr.system.process import hold_standard_descriptors
 
 try:
     import fcntl

@@ -7,7 +7,7 @@ import os
 import struct
 from typing import BinaryIO
 
-from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.process import hold_standard_descriptors
 
 HEAD = struct.Struct(">4sQQ")  # mark, number, length in bytes
 MARK = b"cxr\x01"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cxr.data.checks import SPLIT_NAMES
-from cxr.training.further_sets import FurtherSet
+from cxr.training.data_sets import FurtherSet
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")

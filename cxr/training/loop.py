@@ -16,8 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cxr.data.augmentation import AUGMENTATIONS
-from cxr.data.batches import RadiographBatches, prepare_ahead
+from cxr.data.batches import AUGMENTATIONS, RadiographBatches, prepare_ahead
 from cxr.data.boxes import BoxTargets
 from cxr.data.cache import CachedSplit
 from cxr.metrics.calibration import binary_cross_entropy
@@ -27,7 +26,7 @@ from cxr.training import parallel
 from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
 from cxr.training.losses import box_loss, make_loss, positive_weights
 from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
-from cxr.training.stopping import DivergedError, Stopped, StopRequest
+from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 

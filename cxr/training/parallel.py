@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from cxr.training.processes import ADDRESSES, ParallelError, configured_processes
+from cxr.training.run_control import ADDRESSES, ParallelError, configured_processes
 
 
 def join() -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from cxr.data.augmentation import AUGMENTATIONS, AugmentationLimits, affine_matrix, augment, mix
+from cxr.data.batches import AUGMENTATIONS, AugmentationLimits, affine_matrix, augment, mix
 
 STILL = AugmentationLimits(rotation=0, shift=0, zoom=0, brightness=0, contrast=0)
 

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from cached_splits import make_cached
 
-from cxr.data.augmentation import AugmentationLimits, affine_matrix, augment
-from cxr.data.batches import RadiographBatches, prepare_ahead
+from cxr.data.batches import AugmentationLimits, RadiographBatches, affine_matrix, augment, prepare_ahead
 
 STILL = AugmentationLimits(rotation=0, shift=0, zoom=0, brightness=0, contrast=0)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cxr.data.augmentation import affine_matrix
+from cxr.data.batches import affine_matrix
 from cxr.data.boxes import Box, box_targets
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Infiltration")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr.data import cache, file_records
+from cxr.data import cache
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
@@ -60,7 +60,7 @@ def watched(monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """Trust entries at once: the files of a test are younger than a real set's."""
-    monkeypatch.setattr(file_records, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(cache, "SETTLED_NS", -(10**18))
 
 
 @pytest.mark.fault("C90")

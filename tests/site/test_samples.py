@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from site_tools import png
 
-from cxr.site.uploads import SAMPLES, load_samples
+from cxr.site.service import SAMPLES, load_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 

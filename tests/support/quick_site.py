@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cxr.system.descriptors import hold_standard_descriptors
+from cxr.system.process import hold_standard_descriptors
 
 if __name__ == "__main__":
     hold_standard_descriptors()
@@ -31,7 +31,7 @@ from cxr.site import connection
 from cxr.site.decoding_pool import Decoder
 from cxr.site.middleware import set_up_logging
 from cxr.site.model_slot import ModelSlot
-from cxr.system.freed_memory import keep_freed_memory_small
+from cxr.system.process import keep_freed_memory_small
 
 FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),

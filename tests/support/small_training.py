@@ -11,7 +11,7 @@ from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.training.loop import fit
 from cxr.training.recipe import Recipe
-from cxr.training.stopping import StopRequest
+from cxr.training.run_control import StopRequest
 
 FINDINGS = ("Mass", "Edema", "Hernia")
 

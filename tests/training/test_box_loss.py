@@ -71,7 +71,7 @@ def test_a_training_with_the_box_loss_moves_the_evidence_into_the_boxes(tmp_path
     from cxr.data.labels import Split
     from cxr.training.loop import fit
     from cxr.training.recipe import Recipe
-    from cxr.training.stopping import StopRequest
+    from cxr.training.run_control import StopRequest
 
     rng = np.random.default_rng(0)
     labels = (np.arange(48) % 2).astype(np.float32)[:, None]

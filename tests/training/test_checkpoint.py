@@ -18,7 +18,7 @@ from cxr.training.checkpoint import (
     write_checkpoint,
 )
 from cxr.training.recipe import Recipe
-from cxr.training.stopping import Stopped
+from cxr.training.run_control import Stopped
 
 
 @pytest.mark.fault("T02")

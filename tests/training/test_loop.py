@@ -13,7 +13,7 @@ from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.training.loop import fit, predict_split
 from cxr.training.recipe import Recipe
-from cxr.training.stopping import StopRequest
+from cxr.training.run_control import StopRequest
 
 
 def test_frozen_backbone_keeps_weights_and_moving_statistics_then_everything_moves(tmp_path):

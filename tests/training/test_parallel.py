@@ -28,7 +28,7 @@ from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.network.model_file import load_model
 from cxr.training import parallel
-from cxr.training.processes import (
+from cxr.training.run_control import (
     ADDRESSES,
     NUM_PROCESSES,
     PROCESS_ID,

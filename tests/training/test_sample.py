@@ -10,7 +10,7 @@ import pytest
 import main_train
 from cxr.data.checks import check_splits
 from cxr.training.arguments import parse_args
-from cxr.training.sample import is_sample
+from cxr.training.data_sets import is_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}

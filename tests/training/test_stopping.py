@@ -20,7 +20,7 @@ from cxr.training.checkpoint import (
 )
 from cxr.training.losses import make_loss
 from cxr.training.recipe import Recipe
-from cxr.training.stopping import DivergedError, Stopped, StopRequest
+from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
 
 def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, monkeypatch):
@@ -93,7 +93,7 @@ def test_first_signal_is_noted_and_the_handlers_come_back(capsys):
 def test_second_signal_ends_the_process_at_once():
     code = """
         import signal, time
-        from cxr.training.stopping import StopRequest
+        from cxr.training.run_control import StopRequest
         with StopRequest():
             signal.raise_signal(signal.SIGINT)
             print("first", flush=True)

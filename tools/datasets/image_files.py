@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr.system.file_search import search
-from cxr.system.folder_listing import MISSING, list_folder
+from cxr.system.file_search import MISSING, list_folder, search
 from tools.datasets.collection import Collection, PrepareError, SourceBox
 
 

@@ -11,8 +11,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from cxr.system.file_search import search
-from cxr.system.folder_listing import MISSING, list_folder
+from cxr.system.file_search import MISSING, list_folder, search
 from tools.datasets.boxes import framed_box, read_sizes, sizes_from_files
 from tools.datasets.collection import Collection, PrepareError
 from tools.datasets.source_table import SourceTable, find_file, find_optional

@@ -1,0 +1,65 @@
+"""The process itself: its standard descriptors, how it ends, how much freed memory it keeps.
+
+Native code prints to descriptors 1 and 2 whatever stands behind them, and the interpreter's own way out frees what
+its threads still use: the process then aborts, or hangs.
+"""
+
+import ctypes
+import ctypes.util
+import logging
+import os
+import signal
+import sys
+from typing import NoReturn
+
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # at the place of their number
+# Names and numbers: malloc.h of the GNU C library, mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+BIG_BLOCK = 128 * 1024  # bytes; from here on a block is mapped for itself, and unmapped when it is freed
+NUM_ARENAS = 2
+
+
+def end_at_once_on_signals() -> None:
+    """Let SIGTERM and Ctrl-C end the process with 128 + number, until somebody handles them better."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: os._exit(128 + number))
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the process without waiting for any thread; the log is written as far as somebody reads it."""
+    logging.shutdown()
+    os._exit(exit_code)
+
+
+def hold_standard_descriptors() -> None:
+    """Open the null device wherever a standard descriptor is closed (`2>&-`). To be called before anything is opened.
+
+    Native libraries print to the numbers 1 and 2 whatever stands behind them: a model file, or the pipe that carries
+    pictures.
+    """
+    for number, (name, mode) in enumerate(STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)  # else a child process would have it closed again
+        if getattr(sys, name) is None:  # what Python makes of a descriptor that is closed at its start
+            setattr(sys, name, os.fdopen(number, mode, errors="backslashreplace", closefd=False))
+
+
+def keep_freed_memory_small() -> bool:
+    """Set the allocator so that large blocks go back at once and threads share few arenas; say whether it could.
+
+    By default the library raises its limit for mapped blocks to 32 MiB as they are freed, and gives every thread an
+    arena of its own: what a burst of large uploads took stays with the process for good.
+    """
+    try:
+        mallopt = ctypes.CDLL(ctypes.util.find_library("c")).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or none that can be found
+        return False
+    settings = {M_MMAP_THRESHOLD: BIG_BLOCK, M_TRIM_THRESHOLD: BIG_BLOCK, M_ARENA_MAX: NUM_ARENAS}
+    done = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(done)
