@@ -15,6 +15,7 @@ from typing import Any
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "openvino")  # of the backends at hand the one that starts the fastest
 
+from cxr.data.columns import display_name
 from cxr.network.model_file import read_model_info
 from cxr.network.model_info import ModelFileError, ModelInfo
 
@@ -98,7 +99,7 @@ def _findings(info: ModelInfo, name: str, results: Mapping[str, Any]) -> str:
         at_chosen = f"{_number(value['sensitivity_chosen'])}, {_number(value['specificity_chosen'])}"
         rows.append(
             (
-                finding.replace("_", " "),
+                display_name(finding),
                 _count(value["positives"]),
                 _interval(value["auroc"], value["auroc_intervals"]),
                 _number(value["average_precision"]),
@@ -117,7 +118,7 @@ def _views(info: ModelInfo, name: str, views: Mapping[str, Mapping[str, Any]]) -
     rows = [("Mean of the findings that are defined",
              *(_interval(part["mean_auroc"], part["mean_auroc_interval"]) for part in views.values()))]  # fmt: skip
     for finding in info.findings:
-        rows.append((finding.replace("_", " "), *(_number(part["auroc"][finding]) for part in views.values())))
+        rows.append((display_name(finding), *(_number(part["auroc"][finding]) for part in views.values())))
     head = [f"{view} ({_count(part['num_images'])} radiographs)" for view, part in views.items()]
     return _table((f"AUROC on {name} by view", *head), rows)
 
