@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -19,18 +20,23 @@ import h5py
 import keras
 import numpy as np
 
+from cxr.network.hdf5_guard import open_guarded, told_errors
+from cxr.network.info_checks import check_info
 from cxr.network.model_info import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
 from cxr.system.atomic_files import check_room, replacing
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
 ARRAYS_GROUP = "cxr_arrays"
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-HEAP_SIGNATURE = b"GCOL\1\0\0\0"  # of a global heap collection: name, version, reserved bytes
-HEAP_OBJECT_HEADER = 16  # bytes, of a heap's objects and of the heap itself
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, used-up quota, limit of the file size
 SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside the weights
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
+MAX_LAYERS = 2_000  # DenseNet121 has 430
+MAX_STEP = 16  # of kernels, strides, pools and paddings; DenseNet121 has at most 7
+MAX_CHANNELS = 4_096  # of what a layer says that it was built for
+STEP_KEYS = ("kernel_size", "strides", "padding", "pool_size", "dilation_rate", "groups")
+STEM_CHANNELS = 64  # of the first convolution at half the side: nothing in DenseNet121 is larger
+CURE = "Restore the file or train again with main_train.py."
 
 # The layers that the network is made of. A file that asks for anything else was not made by this project.
 LAYER_CLASSES = {
@@ -47,8 +53,6 @@ LAYER_CLASSES = {
     "Rescaling",
     "ZeroPadding2D",
 }
-# What h5py, json and Keras were seen to raise on damaged files.
-READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError)
 
 
 def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> ModelInfo:
@@ -92,16 +96,24 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, ModelInfo]:
         ModelFileError: with what was expected and what was found.
     """
     path = Path(path)
+    before = _identity(path)
     info = read_model_info(path)
-    try:
+    failed = f"written by Keras {info.keras_version}, could not be loaded by Keras {keras.__version__}"
+    with told_errors(path, failed, "Train again with main_train.py."):
         model = _build_model(path)
-    except READ_ERRORS as error:
-        raise ModelFileError(
-            f"{path}: written by Keras {info.keras_version}, could not be loaded by Keras {keras.__version__}: "
-            f"{type(error).__name__}: {str(error)[:200]}. Train again with main_train.py."
-        ) from error
+    if _identity(path) != before:  # the weights would be those of another file than what was checked
+        raise ModelFileError(f"{path}: was replaced while it was being read. Start again.")
     _check_fit(model, info, path)
     return model, info
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Tell whether a path still leads to the same content, by inode, size and time of change."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _build_model(path: Path) -> keras.Model:
@@ -130,26 +142,16 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
     """
     path = Path(path)
     _check_keras_version()
-    _check_signature(path)
-    _check_heaps(path)
-    try:
-        with h5py.File(path, "r") as file:
-            info = _read_info(file, path)
-            found = _digest(file, path.stat().st_size)
-            if found != info.digest:
-                raise ModelFileError(
-                    f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
-                    f"{found[:16]}. Restore the file or train again with main_train.py."
-                )
-            _check_layers(file, path)
-            return info
-    except ModelFileError:
-        raise
-    except READ_ERRORS as error:
-        raise ModelFileError(
-            f"{path}: not readable as a model file ({type(error).__name__}: {str(error)[:200]}). "
-            "Restore the file or train again with main_train.py."
-        ) from error
+    with open_guarded(path, "model file", CURE) as file:
+        info = _read_info(file, path)
+        found = _digest(file, path.stat().st_size)
+        if found != info.digest:
+            raise ModelFileError(
+                f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
+                f"{found[:16]}. {CURE}"
+            )
+        _check_layers(file, path)
+        return info
 
 
 def _write_file(model: keras.Model, info: ModelInfo, temp: Path) -> None:
@@ -174,7 +176,9 @@ def _read_info(file: h5py.File, path: Path) -> ModelInfo:
     max_bytes = path.stat().st_size
     arrays = {name: _read_dataset(dataset, max_bytes) for name, dataset in file[ARRAYS_GROUP].items()}
     try:
-        return info_from_json(file.attrs[INFO_ATTRIBUTE], arrays)
+        info = info_from_json(file.attrs[INFO_ATTRIBUTE], arrays)
+        check_info(info)
+        return info
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
 
@@ -227,17 +231,38 @@ def _check_layers(file: h5py.File, path: Path) -> None:
     Keras allocates what the configuration asks for before it reads a weight.
     """
     layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+    if len(layers) > MAX_LAYERS:
+        raise ModelFileError(f"{path}: {len(layers):,} layers; expected at most {MAX_LAYERS:,}. Do not use this file.")
     unknown = sorted({layer["class_name"] for layer in layers} - LAYER_CLASSES)
     if unknown:
         raise ModelFileError(f"{path}: expected only the layers of this project's network, found {', '.join(unknown)}.")
     weights = file["model_weights"]
     for layer in layers:
+        _check_geometry(layer, path)
         width = layer["config"].get("units", layer["config"].get("filters"))
         if width is not None:
             name = layer["config"]["name"]
             kernel = weights[name][weights[name].attrs["weight_names"][0]]
             if kernel.shape[-1] != width:
                 raise ModelFileError(f"{path}: layer {name} asks for width {width}, its kernel is {kernel.shape}.")
+
+
+def _check_geometry(layer: dict, path: Path) -> None:
+    """Refuse kernels, strides, paddings and shapes that no network of this project has."""
+    steps = [number for key in STEP_KEYS for number in _whole_numbers(layer["config"].get(key))]
+    shapes = [*_whole_numbers(layer["config"].get("batch_shape")), *_whole_numbers(layer.get("build_config"))]
+    for numbers, limit in ((steps, MAX_STEP), (shapes, MAX_CHANNELS)):
+        if numbers and not -1 <= min(numbers) <= max(numbers) <= limit:
+            name = ascii(layer["config"].get("name"))
+            raise ModelFileError(f"{path}: layer {name} has {max(numbers, key=abs)}; expected at most {limit}.")
+
+
+def _whole_numbers(value: object) -> list[int]:
+    """Collect the whole numbers of a part of a layer's configuration."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for one in parts for number in _whole_numbers(one)]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else []
 
 
 def _check_fit(model: keras.Model, info: ModelInfo, path: Path) -> None:
@@ -249,48 +274,13 @@ def _check_fit(model: keras.Model, info: ModelInfo, path: Path) -> None:
             f"{path}: expected input {expected[0]} and output {expected[1]} for {len(info.findings)} findings at "
             f"{info.image_size} px (at most {MAX_IMAGE_SIZE}), found input {found[0]} and output {found[1]}."
         )
+    largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    limit = STEM_CHANNELS * (info.image_size // 2 + MAX_STEP) ** 2
+    if largest > limit:
+        raise ModelFileError(f"{path}: a layer gives {largest:,} numbers; expected at most {limit:,} of DenseNet121.")
     missing = {"relu", "logits", "probabilities"} - {layer.name for layer in model.layers}
     if missing:
         raise ModelFileError(f"{path}: the network has no layer named {', '.join(sorted(missing))}.")
-
-
-def _check_signature(path: Path) -> None:
-    """Tell a missing, empty or foreign file apart before HDF5 sees it."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such model file. Train one with main_train.py.") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}.") from error
-    if start != HDF5_SIGNATURE:
-        kind = "an empty file" if not start else f"a file that starts with {start!r}"
-        raise ModelFileError(f"{path}: expected an HDF5 model file, found {kind}. Train one with main_train.py.")
-
-
-def _check_heaps(path: Path) -> None:
-    """Walk the file's global heaps, which hold the texts of its attributes, before HDF5 does.
-
-    HDF5 adds up the sizes that stand in a heap without a check (H5HG, version 1.14.6): one flipped bit has it turn
-    back and read the same objects for ever. The layout is that of the HDF5 File Format Specification, III.E.
-    """
-    data = path.read_bytes()
-    start = data.find(HEAP_SIGNATURE)
-    while start >= 0:
-        end = start + int.from_bytes(data[start + 8 : start + 16], "little")
-        position = start + HEAP_OBJECT_HEADER
-        while position + HEAP_OBJECT_HEADER <= end <= len(data):
-            size = int.from_bytes(data[position + 8 : position + 16], "little")
-            is_free_space = data[position : position + 2] == b"\0\0"  # its size counts its own header
-            if is_free_space and size == 0:
-                break
-            position += size if is_free_space else HEAP_OBJECT_HEADER + -(-size // 8) * 8
-        if not end - HEAP_OBJECT_HEADER < position <= end <= len(data):
-            raise ModelFileError(
-                f"{path}: damaged: the heap at byte {start} does not add up. Restore the file or train again with "
-                "main_train.py."
-            )
-        start = data.find(HEAP_SIGNATURE, start + 8)
 
 
 def _check_keras_version() -> None:

@@ -34,6 +34,10 @@ class ModelFileError(ValueError):
     """A model or weights file that is missing, damaged, or does not fit."""
 
 
+class MemoryShortError(OSError):
+    """There is too little memory to read a model or weights file that may be whole."""
+
+
 @dataclass(frozen=True, eq=False)
 class SelfCheckPicture:
     """One model input and the probabilities that the saved model gives for it: a self-check after loading.

@@ -8,8 +8,10 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +21,9 @@ import keras
 import numpy as np
 
 from cxr.data.columns import name_key
+from cxr.network.hdf5_guard import open_guarded
 from cxr.network.known_models import KNOWN_MODELS, fetch
-from cxr.network.model_file import HDF5_SIGNATURE, INFO_ATTRIBUTE, READ_ERRORS, read_model_info
+from cxr.network.model_file import INFO_ATTRIBUTE, read_model_info
 from cxr.network.model_info import ModelFileError
 from cxr.network.published_weights import is_published_format, read_published_weights
 from cxr.system.atomic_files import replacing
@@ -33,6 +36,7 @@ IMAGENET_MD5 = "30ee3e1110167f948a6b9946edeeb738"  # as pinned in keras/src/appl
 CONNECT_SECONDS = 10  # a network that does not answer by then counts as none
 DOWNLOAD_SECONDS = 300  # 29 MB at 100 kB/s
 ORIGIN_ATTRIBUTE = "cxr_weights_origin"
+CURE = "Give another file to --weights, imagenet or none."
 FINDINGS_ATTRIBUTE = "cxr_findings"  # JSON list; present where the file holds a head for them
 
 
@@ -184,20 +188,10 @@ def _load_published(model: keras.Model, findings: Sequence[str], source: str) ->
 
 def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> StartWeights:
     """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same."""
-    try:
-        with path.open("rb") as file:
-            if file.read(8) != HDF5_SIGNATURE:
-                raise ModelFileError(f"{path}: expected an HDF5 weights file. Give another file to --weights.")
-        with h5py.File(path, "r") as file:
-            stored, origin = _read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
-            info = read_model_info(path) if INFO_ATTRIBUTE in file.attrs else None
-            known = info.findings if info else json.loads(file.attrs.get(FINDINGS_ATTRIBUTE, "[]"))
-    except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such weights file. Give an existing .h5, imagenet or none.") from None
-    except ModelFileError:
-        raise
-    except READ_ERRORS as error:
-        raise ModelFileError(f"{path}: not readable as a weights file ({type(error).__name__}: {error}).") from error
+    with open_guarded(path, "weights file", CURE) as file:
+        stored, origin = _read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
+        info = read_model_info(path) if INFO_ATTRIBUTE in file.attrs else None
+        known = info.findings if info else _text_list(file.attrs.get(FINDINGS_ATTRIBUTE, "[]"), path)
     layers = _backbone_layers(model)
     _set_weights(layers, _match(layers, stored, path), path)
     head, same_findings = model.get_layer("logits"), list(known) == list(findings)
@@ -205,10 +199,10 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> Start
         _set_weights([head], [stored[head.name]], path)
     if origin is None:
         origin = f"{path.name}: {info.weights_origin}, then trained" if info else f"file {path.name}"
-    *_, last = stored.values()
+    heads = [arrays[0] for arrays in stored.values() if arrays[0].ndim == 2]  # a dense layer is a head
     note = ""
-    if not known and last[0].ndim == 2:  # a dense layer: the head of a file that is not this project's
-        note = f"{path.name} has a head of {last[0].shape[1]} outputs without names; a new one is trained."
+    if not known and heads:  # of a file that is not this project's
+        note = f"{path.name} has a head of {heads[-1].shape[1]} outputs without names; a new one is trained."
     return StartWeights(origin, pretrained=True, note=note, head=same_findings)
 
 
@@ -216,19 +210,58 @@ def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
     """Read {layer name: its weights} from a Keras HDF5 file of any age; "/" in names becomes "_" as in Keras 3."""
     group = file.get("model_weights", file)
     if "layer_names" not in group.attrs:
-        raise ModelFileError(f"{path}: expected Keras' HDF5 layout (attribute 'layer_names'), which is not there.")
+        return _read_keras_3(file, path)
     layers: dict[str, list[np.ndarray]] = {}
     for layer_name in _names(group, "layer_names"):
         weight_names = _names(group[layer_name], "weight_names")
         # A whole model that is one layer of another keeps all its layers' weights in one group.
         nested = len({name.rpartition("/")[0] for name in weight_names}) > 1
         for name in weight_names:
-            array = np.asarray(group[layer_name][name])
-            if not np.isfinite(array).all():
-                raise ModelFileError(f"{path}: layer {layer_name} holds NaN or Inf. Give another file to --weights.")
+            array = _read_array(group[layer_name][name], layer_name, path)
             owner = name.rpartition("/")[0] if nested else layer_name
             layers.setdefault(owner.replace("/", "_"), []).append(array)
     return layers
+
+
+def _read_keras_3(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
+    """Read {layer name: its weights} from what Keras 3 writes as NAME.weights.h5.
+
+    Its groups are numbered by class (layers/conv2d_3/vars/0); since Keras 3.7 an attribute holds the layer's name.
+    """
+    groups: list[str] = []
+    file.visit(groups.append)
+    layers: dict[str, list[np.ndarray]] = {}
+    for place in groups:
+        owner, _, last = place.rpartition("/")
+        group = file[place]
+        if last != "vars" or not isinstance(group, h5py.Group) or not len(group) or place.startswith("optimizer/"):
+            continue
+        name = str(group.attrs.get("name", owner.rpartition("/")[2]))
+        if name in layers:
+            raise ModelFileError(f"{path}: two layers are named {name!a}. {CURE}")
+        numbers = sorted(group, key=lambda number: int(number) if number.isdecimal() else -1)
+        layers[name] = [_read_array(group[number], name, path) for number in numbers]
+    if not layers:
+        raise ModelFileError(
+            f"{path}: expected Keras' HDF5 layout, as of model.save('NAME.h5') or "
+            f"model.save_weights('NAME.weights.h5'), which is not there. {CURE}"
+        )
+    return layers
+
+
+def _read_array(dataset: h5py.Dataset, layer_name: str, path: Path) -> np.ndarray:
+    array = np.asarray(dataset)
+    if not np.isfinite(array).all():
+        raise ModelFileError(f"{path}: layer {layer_name} holds NaN or Inf. {CURE}")
+    return array
+
+
+def _text_list(text: object, path: Path) -> list[str]:
+    """Read a JSON list of names from another's attribute."""
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelFileError(f"{path}: expected a list of findings in {FINDINGS_ATTRIBUTE}. {CURE}")
+    return names
 
 
 def _names(group: h5py.Group, key: str) -> list[str]:
@@ -245,10 +278,13 @@ def _backbone_layers(model: keras.Model) -> list[keras.Layer]:
 
 
 def _match(layers: list[keras.Layer], stored: dict[str, list[np.ndarray]], path: Path) -> list[list[np.ndarray]]:
-    """Find each layer's weights by name, or by order where none of the names is known."""
+    """Find each layer's weights by name, or by their class and order where none of the names is known."""
     by_name = [stored.get(layer.name) for layer in layers]
     if all(by_name):
         return by_name
+    by_class = [stored.get(name) for name in _names_by_class(layers)]
+    if all(by_class):
+        return by_class
     missing = [layer.name for layer, weights in zip(layers, by_name, strict=True) if weights is None]
     if len(missing) == len(layers) and len(stored) >= len(layers):
         return list(stored.values())[: len(layers)]
@@ -256,6 +292,17 @@ def _match(layers: list[keras.Layer], stored: dict[str, list[np.ndarray]], path:
         f"{path}: expected the {len(layers)} weighted layers of DenseNet121, found {len(stored)} layers; "
         f"{len(missing)} are missing, for example {missing[0]}. Give a DenseNet121 file to --weights."
     )
+
+
+def _names_by_class(layers: list[keras.Layer]) -> list[str]:
+    """Name layers as Keras 3 does where they have no names: conv2d, conv2d_1, ..., batch_normalization, ..."""
+    counts: Counter[str] = Counter()
+    names = []
+    for layer in layers:
+        kind = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
+        names.append(f"{kind}_{counts[kind]}" if counts[kind] else kind)
+        counts[kind] += 1
+    return names
 
 
 def _set_weights(layers: list[keras.Layer], weights: list[list[np.ndarray]], path: Path) -> None:

@@ -81,6 +81,12 @@ ERRORS = {
         "server says more. The model file is not at fault. Install openvino, and start the site again.",
         60,
     ),
+    "model_no_memory": ErrorKind(
+        503,
+        "No model is loaded",
+        "There was not enough memory to load the model; its file is not at fault. Make room, and start the site again.",
+        60,
+    ),
     "decode_down": ErrorKind(
         503, "Pictures cannot be read", "The program that reads them does not start; the server's log says why.", 5
     ),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
-from cxr.network.model_info import ModelFileError
+from cxr.network.model_info import MemoryShortError, ModelFileError
 from cxr.site.errors import SiteError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class ModelSlot:
     """A place for one predictor.
 
     Attributes:
-        state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why) or
-            "no_backend" (nothing that could compute; the log says why).
+        state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why),
+            "no_backend" (nothing that could compute; the log says why) or "no_memory" (too little to load it).
         predictor: None unless ready. It has answered its self-check picture by then, so it is warm.
     """
 
@@ -67,6 +67,9 @@ class ModelSlot:
         except BackendError as error:
             state = "no_backend"
             logger.error("No model: %s", error)
+        except (MemoryShortError, MemoryError) as error:
+            state = "no_memory"
+            logger.error("No model: %s", error or "not enough memory")
         finally:
             self.state = state
 
@@ -81,7 +84,8 @@ class ModelSlot:
         threading.Thread(target=self.load, name="model", daemon=True).start()
 
     def require(self) -> "Predictor":
-        """Return the predictor. Raises: SiteError model_loading, model_missing, model_refused or model_no_backend."""
+        """Return the predictor. Raises: SiteError model_loading, model_missing, model_refused, model_no_backend or
+        model_no_memory."""
         if self.state != "ready" or self.predictor is None:
             raise SiteError(f"model_{self.state}")
         return self.predictor

@@ -309,3 +309,30 @@ def test_none_changes_nothing(other):
     before = backbone_weights(other)
     assert load_start_weights(other, FINDINGS, "none") == StartWeights("none (random)", pretrained=False)
     assert_same_backbone(other, before)
+
+
+@pytest.mark.fault("M66")
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, of TensorFlow's variables
+@pytest.mark.parametrize("named", [True, False])
+def test_weights_files_of_keras_3_load_by_the_names_of_their_layers(network, other, tmp_path, named):
+    """What model.save_weights('x.weights.h5') of keras.applications' DenseNet121 gives; old ones hold no names."""
+    applications = keras.applications.DenseNet121(weights=None, classes=5, input_shape=(SIZE, SIZE, 3))
+    rng = np.random.default_rng(9)
+    applications.set_weights([rng.uniform(0.1, 1, one.shape).astype(np.float32) for one in applications.get_weights()])
+    applications.save_weights(tmp_path / "x.weights.h5")
+    if not named:
+        with h5py.File(tmp_path / "x.weights.h5", "r+") as file:
+            file.visititems(lambda _, node: node.attrs.pop("name", None))
+    start = load_start_weights(other, FINDINGS, str(tmp_path / "x.weights.h5"))
+    assert start.origin == "file x.weights.h5"
+    assert not start.head
+    assert start.note == "x.weights.h5 has a head of 5 outputs without names; a new one is trained."
+    compared = 0
+    for layer in other.layers:
+        if layer.weights and layer.name != "logits":
+            for found, expected in zip(
+                layer.get_weights(), applications.get_layer(layer.name).get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
+                compared += 1
+    assert compared == len(applications.get_weights()) - 2

@@ -39,7 +39,7 @@ def make_info(**changes):
         image_size=SIZE,
         thresholds=(0.25, None),
         threshold_rule="Youden's J on the validation split",
-        calibration={"method": "platt", "slope": [1.0, 0.5], "intercept": [0.0, -0.25]},
+        calibration={"method": "platt", "slopes": [1.0, 0.5], "biases": [0.0, -0.25]},
         feature_shape=(1, 1, 1024),
         weights_origin="none (random)",
         data_fingerprint="ab" * 32,
