@@ -152,13 +152,16 @@ def _is_metrics(value: object) -> bool:
 
 def _check_arrays(info: ModelInfo) -> None:
     """Compare the arrays' shapes with each other and with the fields; all of them are finite."""
-    golden = info.golden
-    if golden is not None:
+    self_check = info.self_check
+    if self_check is not None:
         side = info.image_size
-        fits = _is_array(golden.model_input, np.uint8, (side, side, 1))
-        _need(fits, "golden", f"a model input uint8 ({side}, {side}, 1)", np.shape(golden.model_input))
-        fits = _is_array(golden.probabilities, np.float32, (len(info.findings),))
-        _need(fits, "golden", "a float32 probability for each finding", np.shape(golden.probabilities))
+        fits = _is_array(self_check.model_input, np.uint8, (side, side, 1))
+        _need(fits, "self_check", f"a model input uint8 ({side}, {side}, 1)", np.shape(self_check.model_input))
+        fits = _is_array(self_check.probabilities, np.float32, (len(info.findings),))
+        _need(fits, "self_check", "a float32 probability for each finding", np.shape(self_check.probabilities))
+    names = info.trained_names
+    fits = names is None or (isinstance(names, np.ndarray) and names.dtype == np.uint64 and names.ndim == 1)
+    _need(fits, "trained_names", "a list of 64-bit digests", np.shape(names))
     for source in info.sources:
         _need(_is_source(source), "sources", "texts, counts and statistics that fit each other", source.name)
 

@@ -181,7 +181,8 @@ def set_field(**changes):
 
 def set_array(name, array):
     def change(file):
-        del file["cxr_arrays"][name]
+        if name in file["cxr_arrays"]:
+            del file["cxr_arrays"][name]
         file["cxr_arrays"][name] = array
 
     return change
@@ -223,8 +224,9 @@ LIES = [
     ("disclaimer", set_field(disclaimer=None)),
     ("disclaimer", set_field(disclaimer="x" * 1_000_000)),
     ("published", set_field(published={"figure": 3})),
-    ("golden", set_array("golden.model_input", np.zeros((SIZE, SIZE, 1), np.float32))),
-    ("golden", set_array("golden.probabilities", np.zeros(3, np.float32))),
+    ("self_check", set_array("golden.model_input", np.zeros((SIZE, SIZE, 1), np.float32))),
+    ("self_check", set_array("golden.probabilities", np.zeros(3, np.float32))),
+    ("trained_names", set_array("trained_names", np.zeros((2, 2), np.uint64))),
     ("sources", set_array("sources.0.features.variances", np.zeros(7, np.float32))),
     ("sources", change_source(spreads=[0.0, 0.1, 0.1])),
     ("sources", change_source(limit="far")),

@@ -157,7 +157,7 @@ def claim_terabytes(file):
     [
         (set_nan, "conv1_conv/kernel holds NaN or Inf"),
         (shrink_findings, "field thresholds of ModelInfo: expected no entry, or one for each of the 1 findings"),
-        (change_image_size, r"field golden of ModelInfo: expected a model input uint8 \(64, 64, 1\)"),
+        (change_image_size, r"field self_check of ModelInfo: expected a model input uint8 \(64, 64, 1\)"),
         (raise_schema, "expected ModelInfo of schema version 3, found 99"),
         (drop_info, "a Keras file without ModelInfo"),
         (
