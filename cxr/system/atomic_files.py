@@ -24,8 +24,8 @@ class LockedError(RuntimeError):
 
 
 def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
-    """Delete the temporary files that killed runs left in `folder`; call it only while holding the training lock."""
-    strays = [stray for stray in Path(folder).glob(f"{TEMP_PREFIX}*") if stray.is_file()]
+    """Delete the temporary files that killed runs left in `folder` and below; call it only while holding the lock."""
+    strays = [stray for stray in Path(folder).rglob(f"{TEMP_PREFIX}*") if stray.is_file()]
     for stray in strays:
         stray.unlink(missing_ok=True)
     return [stray.name for stray in strays]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cxr.system.atomic_files import TEMP_PREFIX, replacing
+from cxr.system.atomic_files import TEMP_PREFIX, replacing, sweep_temp_files
 
 
 def test_the_new_content_is_there_only_when_the_block_has_ended(tmp_path):
@@ -65,3 +65,14 @@ def test_threads_that_write_one_file_do_not_share_a_temporary_one(tmp_path):
     assert len(set(names)) == 2
     assert path.read_text() in ("a" * 1000, "b" * 1000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_is_swept_in_folders_below_too(tmp_path):
+    """A checkpoint's temporary file has 112 MB, and would stay for as long as the run is resumed."""
+    (tmp_path / "checkpoints").mkdir()
+    strays = [tmp_path / f"{TEMP_PREFIX}1-0.h5", tmp_path / "checkpoints" / f"{TEMP_PREFIX}1-1.npz"]
+    kept = tmp_path / "checkpoints" / "checkpoint-a.npz"
+    for path in (*strays, kept):
+        path.write_bytes(b"1")
+    assert sorted(sweep_temp_files(tmp_path)) == sorted(stray.name for stray in strays)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
