@@ -19,7 +19,7 @@ from pathlib import Path
 from flask import Flask, Request, Response, abort, current_app, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from cxr.inference.backend import BackendError, choose_inference_backend
+from cxr.inference.backend import BackendError, choose_inference_backend, remove_exports
 from cxr.system.process import (
     end_at_once_on_signals,
     hold_standard_descriptors,
@@ -359,4 +359,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())  # the model may still be loading in its thread
+    leave(main(), remove_exports)  # the model may still be loading

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from cxr.inference.backend import BackendError
+from cxr.inference.backend import BackendError, export_prefix
 from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_file import load_model
 from cxr.network.model_info import ModelFileError
@@ -211,7 +211,7 @@ def compile_network(
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
     try:
-        return tempfile.TemporaryDirectory(prefix="cxr-openvino-")
+        return tempfile.TemporaryDirectory(prefix=export_prefix())
     except OSError as error:
         raise _temporary_folder_error(error) from error
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import signal
 import struct
 import sys
@@ -109,4 +110,6 @@ def _report_without_values(
 
 
 if __name__ == "__main__":
-    sys.exit(main(CHANNEL))
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended, while this was still starting
+        main(CHANNEL)
+    os._exit(0)  # without a last attempt to write into the pipe

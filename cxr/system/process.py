@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # at the place of their number
@@ -25,9 +27,16 @@ def end_at_once_on_signals() -> None:
         signal.signal(number, lambda number, _frame: os._exit(128 + number))
 
 
-def leave(exit_code: int) -> NoReturn:
-    """End the process without waiting for any thread; the log is written as far as somebody reads it."""
+def leave(exit_code: int, clean_up: Callable[[], None]) -> NoReturn:
+    """End the process without waiting for any thread; the log is written as far as somebody reads it.
+
+    Args:
+        clean_up: removes what threads may be using still; what they run into then is not reported any more.
+    """
     logging.shutdown()
+    logging.disable()
+    threading.excepthook = lambda _failure: None
+    clean_up()
     os._exit(exit_code)
 
 
