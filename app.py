@@ -59,6 +59,7 @@ from cxr.site.limits import (
     host_of_user,
     sent_by_another_site,
     trusted_hosts,
+    url_prefix,
     wants_json,
 )
 from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
@@ -154,7 +155,8 @@ def predict() -> str:
         overlays = request.form.get("script") != "1"  # else the page draws them from the grids
         results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
     page = render_template("result.html", results=results, legend=site.legend)
-    results.clear()  # a template's context and macros hold each other: pictures would stay until a garbage collection
+    for result in results:
+        result.clear()  # a template's context and macros hold each other: pictures would stay until a garbage collection
     return page
 
 
@@ -289,11 +291,11 @@ def _error_response(document: dict[str, object]) -> Response:
     return response
 
 
-def server_error_page(app: Site, status: int) -> tuple[list[tuple[str, str]], bytes]:
+def server_error_page(app: Site, status: int, prefix: str = "") -> tuple[list[tuple[str, str]], bytes]:
     """Return headers and page for what the server refuses before the site sees it."""
     record = RequestRecord()
     own = {"Cache-Control": "no-store", "X-Request-Id": record.request_id}
-    with app.test_request_context(base_url="http://localhost", environ_overrides={"cxr.record": record}):
+    with app.test_request_context(base_url=f"http://localhost{prefix}", environ_overrides={"cxr.record": record}):
         response = _error_response(problem_details(code_of_status(status)) | {"status": status})
         record.write(method="", status=status, num_bytes=0)
         return [*response.headers, *HEADERS.items(), *own.items()], response.data
@@ -328,6 +330,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="name under which visitors may address the site, beside this machine's own; may be repeated (default: "
         "none with a local --host, else any)",
     )
+    parser.add_argument(
+        "--url-prefix",
+        default="",
+        type=url_prefix,
+        metavar="PATH",
+        help="path below which a proxy shows the site, such as /cxr (default: none)",
+    )
     return parser.parse_args(argv)
 
 
@@ -353,7 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.Thread(target=say, args=(line,), name="terminal", daemon=True).start()
         model.load_in_background()
 
-    serve(app, listener, functools.partial(server_error_page, app), started=started)
+    error_page = functools.partial(server_error_page, app, prefix=args.url_prefix)
+    serve(app, listener, error_page, started=started, url_prefix=args.url_prefix)
     decoder.close()
     return 0
 

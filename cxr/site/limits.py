@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 NAME = re.compile(r"([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)\.?")
 PORT = re.compile(r"[0-9]{1,5}")
+PREFIX = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PROGRAM_PATHS = ("/api/", "/healthz", "/readyz")
 
@@ -52,6 +53,18 @@ def host_of_user(text: str) -> str:
     if parts is None:
         raise ValueError(f"Expected the name of a host such as cxr.example.org, received {text!r}.")
     return parts[0]
+
+
+def url_prefix(text: str) -> str:
+    """Return a path as WSGI wants its SCRIPT_NAME: with a slash in front and none behind; "" for the root.
+
+    Raises:
+        ValueError: it holds more than names and slashes.
+    """
+    path = "/".join(["", *filter(None, text.split("/"))])
+    if not PREFIX.fullmatch(path):
+        raise ValueError(f"Expected a path such as /cxr, received {text!r}.")
+    return path
 
 
 def is_loopback(address: str) -> bool:

@@ -167,7 +167,12 @@ class _Server(TcpWSGIServer):
 
 
 def serve(
-    application: Callable, listener: socket.socket, error_page: ErrorPage, *, started: Callable[[], None]
+    application: Callable,
+    listener: socket.socket,
+    error_page: ErrorPage,
+    *,
+    started: Callable[[], None],
+    url_prefix: str = "",
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal ends the process at once.
 
@@ -175,8 +180,9 @@ def serve(
         listener: bound TCP socket.
         error_page: gives the pages for what waitress refuses on its own.
         started: called when requests are answered and signals heeded.
+        url_prefix: path below which visitors see the site, such as "/cxr"; a proxy may strip it or leave it.
     """
-    adjustments = Adjustments(sockets=[listener], **SETTINGS)
+    adjustments = Adjustments(sockets=[listener], url_prefix=url_prefix, **SETTINGS)
     address = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = _Server(application, _sock=listener, adj=adjustments, bind_socket=False, sockinfo=address)
     server.error_page = error_page

@@ -1,13 +1,14 @@
 """Which names the site answers to, and whose requests it takes: names are compared as names."""
 
+import re
 import socket
 
 import pytest
 from quick_site import ready_slot
-from site_tools import ask_raw, png, quick_client, running_site, shared_decoder, upload
+from site_tools import ask, ask_raw, png, quick_client, running_site, shared_decoder, upload
 
 import app as site
-from cxr.site.limits import host_of_user, is_loopback, sent_by_another_site, split_host, trusted_hosts
+from cxr.site.limits import host_of_user, is_loopback, sent_by_another_site, split_host, trusted_hosts, url_prefix
 
 MALFORMED = (
     "http://[", "[", "]", "[::1", "::1]", "http://[::1", "http://]", "//", ":", "@", "a:b:c", "[]:80", "a:99999999999",
@@ -199,3 +200,28 @@ def test_the_file_dialog_hides_nothing_that_the_site_reads():
     page = quick_client().get("/").text
     assert 'type="file"' in page
     assert " accept=" not in page
+
+
+@pytest.mark.fault("H62")
+def test_below_a_path_all_links_stay_there():
+    assert {url_prefix(given) for given in ("/cxr", "cxr/", "//cxr//")} == {"/cxr"}
+    prefix = "/cxr"
+    with running_site("--url-prefix", prefix) as running:
+        for path in ("/cxr/", "/"):  # a proxy may leave the path or strip it
+            status, _, body = ask(running.port, path=path)
+            assert status == 200
+            links = re.findall(rb'(?:href|src|action)="([^"#][^"]*)"', body)
+            assert len(links) > 5
+            assert all(link.startswith((b"/cxr/", b"data:")) for link in links), links
+        for link in {link.decode() for link in links if link.startswith(b"/cxr/static")}:
+            assert ask(running.port, path=link)[0] == 200
+        assert ask(running.port, path="/cxr/healthz")[0] == 200
+        refused = ask_raw(running.port, b"GET / HTTP/1.1\r\nX: " + b"x" * 99_000 + b"\r\n\r\n")
+        assert b'href="/cxr/' in refused
+        assert b'href="/static' not in refused
+
+
+def test_a_prefix_that_is_no_path_is_refused():
+    for text in ("http://a/b", "/a?b", "/a b", "/%41"):
+        with pytest.raises(ValueError, match="path"):
+            url_prefix(text)

@@ -79,6 +79,7 @@ def main() -> int:
     parser.add_argument("--read-seconds", type=float, default=30.0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--url-prefix", default="")
     args = parser.parse_args()
     connection.GRACE_SECONDS = args.read_seconds
     set_up_logging()
@@ -90,8 +91,9 @@ def main() -> int:
     cxr.site.server.serve(
         application,
         listener,
-        functools.partial(site.server_error_page, application),
+        functools.partial(site.server_error_page, application, prefix=args.url_prefix),
         started=lambda: print(f"Listening on {address} as {os.getpid()}", flush=True),
+        url_prefix=args.url_prefix,
     )
     decoder.close()
     return 0
