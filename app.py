@@ -155,8 +155,8 @@ def predict() -> str:
         overlays = request.form.get("script") != "1"  # else the page draws them from the grids
         results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
     page = render_template("result.html", results=results, legend=site.legend)
-    for result in results:
-        result.clear()  # a template's context and macros hold each other: pictures would stay until a garbage collection
+    for result in results:  # a template's context and macros hold each other until a garbage collection
+        result.clear()  # so that the pictures do not stay with them
     return page
 
 
