@@ -18,7 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxr.data.columns import IMAGE_KEYS, PATIENT_KEY, name_key
 from cxr.system.atomic_files import replacing
+from cxr.system.csv_table import TableError, read_table, records
 
 SPLITS = ("train-small.csv", "val_data.csv", "test_data.csv")
 IMAGE, PATIENT = "Image", "Patientid"
@@ -64,18 +66,22 @@ def join(sources: Sequence[Source], out: Path) -> list[str]:
     tables: dict[str, list[list[str]]] = {name: [] for name in SPLITS}
     for source in sources:
         for split, number in zip(SPLITS, source.num_rows, strict=True):
-            columns, rows = _read(source.folder / split)
+            header, rows = _read(source.folder / split)
             rows = rows[:number]
-            findings = findings or [name for name in columns if name not in (IMAGE, PATIENT)]
-            if set(columns) != {IMAGE, PATIENT, *findings}:
+            keys = ["image" if key in IMAGE_KEYS else key for key in map(name_key, header)]
+            fixed = (IMAGE_KEYS[0], PATIENT_KEY)
+            findings = findings or [name for name, key in zip(header, keys, strict=True) if key not in fixed]
+            wanted = [*fixed, *map(name_key, findings)]
+            if sorted(keys) != sorted(wanted):
                 raise JoinError(
                     f"{source.folder / split}: expected the columns {IMAGE}, {PATIENT}, {', '.join(findings)}; "
-                    f"received {', '.join(columns)}. Give all sources the same findings."
+                    f"received {', '.join(header)}. Give all sources the same findings."
                 )
+            places = [keys.index(key) for key in wanted]
             for row in rows:
-                image = f"{source.name}/{row[IMAGE]}"
-                _link(source.folder / "images" / row[IMAGE], out / "images" / image)
-                tables[split].append([image, f"{source.name}-{row[PATIENT]}", *(row[name] for name in findings)])
+                name, patient, *labels = (row[place].strip() for place in places)
+                _link(source.folder / "images" / name, out / "images" / source.name / name)
+                tables[split].append([f"{source.name}/{name}", f"{source.name}-{patient}", *labels])
             lines.append(f"{source.name}: {len(rows)} rows of {split}")
         boxes += _read_boxes(source)
     for split, rows in tables.items():
@@ -88,28 +94,28 @@ def join(sources: Sequence[Source], out: Path) -> list[str]:
     return lines
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and rows of a CSV."""
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+        found = [[cell.strip() for cell in cells] for _, cells in records(read_table(path))] or [[]]
     except FileNotFoundError:
         raise JoinError(f"{path}: no such file. A source needs {', '.join(SPLITS)} and images/.") from None
-    columns = list(reader.fieldnames or ())
-    if any(None in row or None in row.values() for row in rows):
+    except TableError as error:
+        raise JoinError(f"{path}{f' line {error.line}' if error.line else ''}: {error}") from error
+    header, *rows = found
+    if any(len(row) != len(header) for row in rows):
         raise JoinError(f"{path}: a row has more or fewer cells than the header. Check it with main_train.py --check.")
-    return columns, rows
+    return header, rows
 
 
 def _read_boxes(source: Source) -> list[list[str]]:
     """Return the rows of a source's box file, the image with the source's name in front."""
     found = sorted({*source.folder.glob("*boxes*.csv"), *source.folder.glob("BBox_List*.csv")})
-    rows: list[list[str]] = []
-    for path in found[:1]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[f"{source.name}/{row[0]}", *row[1:6]] for row in list(csv.reader(file))[1:] if row]
-    return rows
+    try:
+        tables = [list(records(read_table(path)))[1:] for path in found[:1]]
+    except TableError as error:
+        raise JoinError(f"{found[0]}: {error}") from error
+    return [[f"{source.name}/{cells[0]}", *cells[1:6]] for rows in tables for _, cells in rows]
 
 
 def _link(image: Path, target: Path) -> None:

@@ -99,3 +99,15 @@ def test_sets_that_cannot_be_joined_are_refused(tmp_path):
     (other / "val_data.csv").unlink()
     with pytest.raises(JoinError, match="no such file"):
         join([Source("x", good), Source("y", other)], tmp_path / "out")
+
+
+def test_sources_may_spell_their_headers_as_the_data_check_accepts_them(tmp_path):
+    """A byte order mark, Windows line ends, NIH's "Image Index" and other spellings of a finding are one header."""
+    other = write_source(tmp_path / "2", "b", boxes=False)
+    for name in ("train-small.csv", "val_data.csv", "test_data.csv"):
+        text = (other / name).read_text().replace("Image,Patientid", "Image Index,Patient ID").replace("Mass", "MASS")
+        (other / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    join([Source("x", write_source(tmp_path / "1")), Source("y", other)], tmp_path / "out")
+    header, *rows = table(tmp_path / "out" / "train-small.csv")
+    assert header == ["Image", "Patientid", "Mass", "Edema"]
+    assert rows[2:] == [["y/00.png", "y-0", "1", "0"], ["y/01.png", "y-0", "1", "1"]]
