@@ -250,8 +250,7 @@ def save(
     patients: dict[str, bool],
 ) -> ModelInfo:
     """Fit thresholds, calibration and input check on the validation split, and save the model."""
-    from cxr.network.model_file import save_model
-    from cxr.network.previous_model import keep_previous
+    from cxr.network.model_file import keep_previous, save_model
     from cxr.training.parallel import alone, is_first
     from cxr.training.validation_fit import describe_model, library_versions
 

@@ -6,11 +6,14 @@ Owns what the file holds and whether it can be trusted; the network is built in 
 import contextlib
 import dataclasses
 import errno
+import filecmp
 import hashlib
+import itertools
 import json
 import logging
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,10 +23,10 @@ import h5py
 import keras
 import numpy as np
 
-from cxr.network.hdf5_guard import open_guarded, told_errors
-from cxr.network.info_checks import check_info
+from cxr.network.content_checks import MAX_STEP, check_info, check_layers
 from cxr.network.model_info import ModelFileError, ModelInfo, info_arrays, info_from_json, info_to_json
 from cxr.system.atomic_files import check_room, replacing
+from cxr.system.hdf5_guard import open_guarded, told_errors
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
@@ -31,28 +34,8 @@ ARRAYS_GROUP = "cxr_arrays"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, used-up quota, limit of the file size
 SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside the weights
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
-MAX_LAYERS = 2_000  # DenseNet121 has 430
-MAX_STEP = 16  # of kernels, strides, pools and paddings; DenseNet121 has at most 7
-MAX_CHANNELS = 4_096  # of what a layer says that it was built for
-STEP_KEYS = ("kernel_size", "strides", "padding", "pool_size", "dilation_rate", "groups")
 STEM_CHANNELS = 64  # of the first convolution at half the side: nothing in DenseNet121 is larger
 CURE = "Restore the file or train again with main_train.py."
-
-# The layers that the network is made of. A file that asks for anything else was not made by this project.
-LAYER_CLASSES = {
-    "Activation",
-    "AveragePooling2D",
-    "BatchNormalization",
-    "Concatenate",
-    "Conv2D",
-    "Dense",
-    "GlobalAveragePooling2D",
-    "InputLayer",
-    "MaxPooling2D",
-    "Normalization",
-    "Rescaling",
-    "ZeroPadding2D",
-}
 
 
 def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> ModelInfo:
@@ -150,8 +133,41 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
                 f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
                 f"{found[:16]}. {CURE}"
             )
-        _check_layers(file, path)
+        check_layers(file, path)
         return info
+
+
+def keep_previous(path: Path, data_fingerprint: str) -> Path | None:
+    """Keep the file at `path` under another name unless it was made from these very data.
+
+    A file that is no model of this project is kept too: whatever it is, these data did not make it.
+
+    Returns: where it is kept, `<name>.previous.h5` or the first such name that is free; None where there is nothing to
+        keep.
+    Raises: OSError where the folder refuses.
+    """
+    if not path.is_file() or _fingerprint_of(path) == data_fingerprint:
+        return None
+    kept = next(name for name in _free_names(path) if not name.exists() or filecmp.cmp(path, name, shallow=False))
+    if not kept.exists():
+        try:
+            os.link(path, kept)  # no room needed: the new file takes the name, not the content
+        except OSError:  # a file system without links
+            with replacing(kept) as temp:
+                shutil.copy2(path, temp)
+    return kept
+
+
+def _free_names(path: Path) -> Iterator[Path]:
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return (path.with_name(f"{path.stem}.previous{number}{path.suffix}") for number in numbers)
+
+
+def _fingerprint_of(path: Path) -> str | None:
+    try:
+        return read_model_info(path).data_fingerprint
+    except ModelFileError:
+        return None
 
 
 def _write_file(model: keras.Model, info: ModelInfo, temp: Path) -> None:
@@ -223,46 +239,6 @@ def _read_dataset(dataset: h5py.Dataset, max_bytes: int) -> np.ndarray:
             "Do not use this file."
         )
     return dataset[()]
-
-
-def _check_layers(file: h5py.File, path: Path) -> None:
-    """Refuse layers that the network does not have, and widths that no stored weight backs.
-
-    Keras allocates what the configuration asks for before it reads a weight.
-    """
-    layers = json.loads(file.attrs["model_config"])["config"]["layers"]
-    if len(layers) > MAX_LAYERS:
-        raise ModelFileError(f"{path}: {len(layers):,} layers; expected at most {MAX_LAYERS:,}. Do not use this file.")
-    unknown = sorted({layer["class_name"] for layer in layers} - LAYER_CLASSES)
-    if unknown:
-        raise ModelFileError(f"{path}: expected only the layers of this project's network, found {', '.join(unknown)}.")
-    weights = file["model_weights"]
-    for layer in layers:
-        _check_geometry(layer, path)
-        width = layer["config"].get("units", layer["config"].get("filters"))
-        if width is not None:
-            name = layer["config"]["name"]
-            kernel = weights[name][weights[name].attrs["weight_names"][0]]
-            if kernel.shape[-1] != width:
-                raise ModelFileError(f"{path}: layer {name} asks for width {width}, its kernel is {kernel.shape}.")
-
-
-def _check_geometry(layer: dict, path: Path) -> None:
-    """Refuse kernels, strides, paddings and shapes that no network of this project has."""
-    steps = [number for key in STEP_KEYS for number in _whole_numbers(layer["config"].get(key))]
-    shapes = [*_whole_numbers(layer["config"].get("batch_shape")), *_whole_numbers(layer.get("build_config"))]
-    for numbers, limit in ((steps, MAX_STEP), (shapes, MAX_CHANNELS)):
-        if numbers and not -1 <= min(numbers) <= max(numbers) <= limit:
-            name = ascii(layer["config"].get("name"))
-            raise ModelFileError(f"{path}: layer {name} has {max(numbers, key=abs)}; expected at most {limit}.")
-
-
-def _whole_numbers(value: object) -> list[int]:
-    """Collect the whole numbers of a part of a layer's configuration."""
-    if isinstance(value, dict | list):
-        parts = value.values() if isinstance(value, dict) else value
-        return [number for one in parts for number in _whole_numbers(one)]
-    return [value] if isinstance(value, int) and not isinstance(value, bool) else []
 
 
 def _check_fit(model: keras.Model, info: ModelInfo, path: Path) -> None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from cxr.network.input_check import AspectStatistics, Source
+from cxr.system.hdf5_guard import ModelFileError
 from cxr.system.json_values import json_values
 
 SCHEMA_VERSION = 3
@@ -28,14 +29,6 @@ SELF_CHECK_GROUP = "golden"  # of the self-check picture's arrays in the file, s
 OLD_SPREAD = 0.1  # of a log-distance: a distance a tenth below the old limit counts as nothing odd
 SELF_CHECK_SEED = 0
 DISCLAIMER = "Prototype for education. Not intended for clinical use."
-
-
-class ModelFileError(ValueError):
-    """A model or weights file that is missing, damaged, or does not fit."""
-
-
-class MemoryShortError(OSError):
-    """There is too little memory to read a model or weights file that may be whole."""
 
 
 @dataclass(frozen=True, eq=False)

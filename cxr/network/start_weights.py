@@ -21,12 +21,12 @@ import keras
 import numpy as np
 
 from cxr.data.columns import name_key
-from cxr.network.hdf5_guard import open_guarded
 from cxr.network.known_models import KNOWN_MODELS, fetch
 from cxr.network.model_file import INFO_ATTRIBUTE, read_model_info
 from cxr.network.model_info import ModelFileError
 from cxr.network.published_weights import is_published_format, read_published_weights
 from cxr.system.atomic_files import replacing
+from cxr.system.hdf5_guard import open_guarded
 
 IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"

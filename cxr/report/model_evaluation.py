@@ -21,9 +21,8 @@ from cxr.data.columns import name_key
 from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
 from cxr.metrics.per_finding import DEFAULT_THRESHOLD
-from cxr.network.model_file import load_model, save_model
+from cxr.network.model_file import keep_previous, load_model, save_model
 from cxr.network.model_info import ModelInfo, hash_image_names
-from cxr.network.previous_model import keep_previous
 from cxr.report.comparison import Comparison, compare, comparison_table
 from cxr.report.gallery import make_gallery
 from cxr.report.report_files import write_report

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
-from cxr.network.model_info import MemoryShortError, ModelFileError
+from cxr.network.model_info import ModelFileError
 from cxr.site.errors import SiteError
+from cxr.system.hdf5_guard import MemoryShortError
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor

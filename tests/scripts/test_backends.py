@@ -11,8 +11,9 @@ import pytest
 import app as site
 from cxr.inference import backend
 from cxr.inference.backend import BackendError
-from cxr.network.model_info import MemoryShortError, ModelFileError
+from cxr.network.model_info import ModelFileError
 from cxr.site.model_slot import ModelSlot
+from cxr.system.hdf5_guard import MemoryShortError
 
 ROOT = Path(site.__file__).parent
 SCRIPTS = {"main_train.py": [], "gradcam.py": ["images/00000011_001.png"], "app.py": ["--port", "0"]}

@@ -34,9 +34,8 @@ from small_run import (
 
 import main_train
 from cxr.data.batches import RadiographBatches
-from cxr.network.model_file import load_model, read_model_info
+from cxr.network.model_file import keep_previous, load_model, read_model_info
 from cxr.network.model_info import draw_self_check_picture
-from cxr.network.previous_model import keep_previous
 from cxr.training.arguments import parse_args
 
 ROOT = Path(__file__).parents[2]

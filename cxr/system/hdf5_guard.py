@@ -11,8 +11,6 @@ from pathlib import Path
 
 import h5py
 
-from cxr.network.model_info import MemoryShortError, ModelFileError
-
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAP_SIGNATURE = b"GCOL\1\0\0\0"  # of a global heap collection: name, version, reserved bytes
 HEAP_OBJECT_HEADER = 16  # bytes, of a heap's objects and of the heap itself
@@ -25,6 +23,14 @@ MAX_LINKS = 50_000  # DenseNet121 with an optimiser has 4,000
 # What h5py, json and Keras were seen to raise on damaged files.
 READ_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError)
 NO_MEMORY = ("allocation failed", "allocate", "bad_alloc", "bad allocation")  # in the texts of HDF5 and TensorFlow
+
+
+class ModelFileError(ValueError):
+    """A model or weights file that is missing, damaged, or does not fit."""
+
+
+class MemoryShortError(OSError):
+    """There is too little memory to read a model or weights file that may be whole."""
 
 
 @contextlib.contextmanager

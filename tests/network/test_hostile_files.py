@@ -11,11 +11,11 @@ import pytest
 from model_files import FINDINGS, SIZE, change_layer, make_info, reseal
 from small_network import build_small_network
 
-from cxr.network import hdf5_guard
-from cxr.network.hdf5_guard import open_guarded
 from cxr.network.model_file import INFO_ATTRIBUTE, load_model, save_model
-from cxr.network.model_info import MemoryShortError, ModelFileError
+from cxr.network.model_info import ModelFileError
 from cxr.network.start_weights import load_start_weights
+from cxr.system import hdf5_guard
+from cxr.system.hdf5_guard import MemoryShortError, open_guarded
 
 DATA_SET = "conv1_conv/kernel"
 

@@ -1,13 +1,16 @@
-"""Whether every field of a ModelInfo has the type and the range that its readers count on.
+"""Whether the fields of a ModelInfo and the layers of a model file are such as their readers count on.
 
-A file's digest says that nothing changed since it was written, not who wrote it: the fields are another's.
+A file's digest says that nothing changed since it was written, not who wrote it: fields and layers are another's.
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cxr.data.columns import name_key
@@ -21,6 +24,26 @@ MAX_VALUES = 1_000_000  # numbers and texts in one field; 10,000 findings have 1
 MAX_DEPTH = 6  # of mappings and lists in each other
 MAX_SIDE = 100_000  # of a feature map
 NUM_ASPECTS = 3  # of the input check: features, layout, posture
+MAX_LAYERS = 2_000  # DenseNet121 has 430
+MAX_STEP = 16  # of kernels, strides, pools and paddings; DenseNet121 has at most 7
+MAX_CHANNELS = 4_096  # of what a layer says that it was built for
+STEP_KEYS = ("kernel_size", "strides", "padding", "pool_size", "dilation_rate", "groups")
+
+# The layers that the network is made of. A file that asks for anything else was not made by this project.
+LAYER_CLASSES = {
+    "Activation",
+    "AveragePooling2D",
+    "BatchNormalization",
+    "Concatenate",
+    "Conv2D",
+    "Dense",
+    "GlobalAveragePooling2D",
+    "InputLayer",
+    "MaxPooling2D",
+    "Normalization",
+    "Rescaling",
+    "ZeroPadding2D",
+}
 
 
 def check_info(info: ModelInfo) -> None:
@@ -198,3 +221,43 @@ def _are_statistics(statistics: AspectStatistics) -> bool:
 
 def _is_array(value: object, dtype: type, shape: tuple[int, ...]) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == dtype and value.shape == shape
+
+
+def check_layers(file: h5py.File, path: Path) -> None:
+    """Refuse layers that the network does not have, and widths that no stored weight backs.
+
+    Keras allocates what the configuration asks for before it reads a weight.
+    """
+    layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+    if len(layers) > MAX_LAYERS:
+        raise ModelFileError(f"{path}: {len(layers):,} layers; expected at most {MAX_LAYERS:,}. Do not use this file.")
+    unknown = sorted({layer["class_name"] for layer in layers} - LAYER_CLASSES)
+    if unknown:
+        raise ModelFileError(f"{path}: expected only the layers of this project's network, found {', '.join(unknown)}.")
+    weights = file["model_weights"]
+    for layer in layers:
+        _check_geometry(layer, path)
+        width = layer["config"].get("units", layer["config"].get("filters"))
+        if width is not None:
+            name = layer["config"]["name"]
+            kernel = weights[name][weights[name].attrs["weight_names"][0]]
+            if kernel.shape[-1] != width:
+                raise ModelFileError(f"{path}: layer {name} asks for width {width}, its kernel is {kernel.shape}.")
+
+
+def _check_geometry(layer: dict, path: Path) -> None:
+    """Refuse kernels, strides, paddings and shapes that no network of this project has."""
+    steps = [number for key in STEP_KEYS for number in _whole_numbers(layer["config"].get(key))]
+    shapes = [*_whole_numbers(layer["config"].get("batch_shape")), *_whole_numbers(layer.get("build_config"))]
+    for numbers, limit in ((steps, MAX_STEP), (shapes, MAX_CHANNELS)):
+        if numbers and not -1 <= min(numbers) <= max(numbers) <= limit:
+            name = ascii(layer["config"].get("name"))
+            raise ModelFileError(f"{path}: layer {name} has {max(numbers, key=abs)}; expected at most {limit}.")
+
+
+def _whole_numbers(value: object) -> list[int]:
+    """Collect the whole numbers of a part of a layer's configuration."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [number for one in parts for number in _whole_numbers(one)]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else []
