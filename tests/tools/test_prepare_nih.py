@@ -77,7 +77,7 @@ def test_other_data_is_not_overwritten_unasked(tables, capsys):
 def test_missing_and_damaged_tables(tables, capsys):
     (tables / "test.txt.gz").write_bytes((tables / "test.txt.gz").read_bytes()[:-9])
     assert prepare_nih.main(command(tables)) == 2
-    assert "not readable as text" in capsys.readouterr().err
+    assert "damaged gzip file" in capsys.readouterr().err
     (tables / "test.txt.gz").unlink()
     assert prepare_nih.main(command(tables)) == 3
 

@@ -4,13 +4,11 @@ Reads Data_Entry_2017_v2020.csv, train_val_list.txt and test_list.txt, plain or 
 cannot be understood stops the work with its number.
 """
 
-import csv
-import gzip
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxr.system.csv_table import TableError, read_table, records
 from tools.datasets.collection import PrepareError
 
 # In the order of the sample's CSVs, spelled as in NIH's table.
@@ -20,7 +18,6 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
-GZIP_MARK = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
 
     Raises: PrepareError naming the line; OSError where the file cannot be read.
     """
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""))
-    header = [name.strip() for name in next(reader, [])]
+    table = _records(path)
+    header = [name.strip() for name in next(table, (1, []))[1]]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise PrepareError(
@@ -47,8 +44,8 @@ def read_entries(path: Path) -> dict[str, Entry]:
         )
     positions = [header.index(name) for name in COLUMNS]
     entries: dict[str, Entry] = {}
-    for cells in filter(None, reader):
-        where = f"{path.name} line {reader.line_num}"
+    for line, cells in table:
+        where = f"{path.name} line {line}"
         if len(cells) <= max(positions):
             raise PrepareError(f"{where}: expected {len(header)} fields, found {len(cells)}. Download the file again.")
         image, labels, patient = (cells[position].strip() for position in positions)
@@ -84,12 +81,22 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def _read_text(path: Path) -> str:
-    data = path.read_bytes()
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        return (gzip.decompress(data) if data.startswith(GZIP_MARK) else data).decode("utf-8-sig")
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise PrepareError(f"{path.name}: not readable as text ({error}). Download the file again.") from error
+        yield from records(read_table(path))
+    except TableError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_table(path).decode()
+    except TableError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: TableError) -> PrepareError:
+    return PrepareError(f"{path.name}{f' line {error.line}' if error.line else ''}: {error} Download the file again.")
 
 
 def official_splits(
