@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listener = socket.create_server((args.host, args.port), family=family)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last of names such as a..b
         print(f"Cannot listen on {args.host}:{args.port}: {error}. Choose another --host or --port.", file=sys.stderr)
         return 3
     trusted = trusted_hosts(args.host, listener.getsockname()[0], args.trusted_host)

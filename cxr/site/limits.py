@@ -1,5 +1,6 @@
 """Which requests are refused for where they come from, and how their errors are written. Plain functions of headers."""
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Collection
@@ -85,7 +86,11 @@ def trusted_hosts(host: str, bound_address: str, names: Collection[str]) -> froz
     """
     if not names and not is_loopback(bound_address):
         return None
-    return frozenset({*LOCAL_HOSTS, host_of_user(host), host_of_user(bound_address), *names})
+    own = []
+    for one in (host, bound_address):
+        with contextlib.suppress(ValueError):  # nothing, for all addresses; an address with a zone
+            own.append(host_of_user(one))
+    return frozenset({*LOCAL_HOSTS, *own, *names})
 
 
 def host_is_trusted(host: str | None, trusted: Collection[str] | None) -> bool:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import secrets
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +30,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 STATIC = "/static/"
+STDERR = 2  # file descriptor
 VERSION_QUERY = "v="
 
 logger = logging.getLogger("cxr.requests")
@@ -124,7 +124,7 @@ def static_path(folder: str, name: str) -> str:
 
 def set_up_logging() -> None:
     """Log to the standard error, never waiting for its reader, and keep what libraries' warnings quote out of it."""
-    log_to(sys.stderr, "%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to(STDERR, "%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line per waiting request says nothing new
     warnings.showwarning = _log_warning
 

@@ -5,7 +5,6 @@ import os
 import queue
 import threading
 import time
-from typing import TextIO
 
 MAX_LINES = 10_000  # that wait to be written: some megabytes
 FLUSH_SECONDS = 1.0  # for what is left at the end
@@ -61,8 +60,8 @@ class BackgroundHandler(logging.Handler):
                 return
 
 
-def log_to(stream: TextIO, format_: str, level: int = logging.INFO) -> None:
-    """Send the root logger's records to a stream's descriptor, without ever waiting for it."""
-    handler = BackgroundHandler(stream.fileno())
+def log_to(descriptor: int, format_: str, level: int = logging.INFO) -> None:
+    """Send the root logger's records to a file descriptor, without ever waiting for it; one set-up before wins."""
+    handler = BackgroundHandler(descriptor)
     handler.setFormatter(logging.Formatter(format_))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler])

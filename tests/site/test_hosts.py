@@ -90,6 +90,8 @@ def test_a_trusted_host_that_is_none_is_refused_in_one_line(capsys):
         ("workstation", "127.0.1.1", True),
         ("0.0.0.0", "0.0.0.0", False),  # noqa: S104
         ("192.168.0.7", "192.168.0.7", False),
+        ("", "0.0.0.0", False),  # noqa: S104
+        ("fe80::1%eth0", "fe80::1%eth0", False),
     ],
 )
 @pytest.mark.fault("H61")
@@ -101,6 +103,17 @@ def test_every_local_address_is_protected_against_rebinding(host, address, prote
         assert host_of_user(host) in names
         assert {"localhost", "127.0.0.1", "[::1]"} <= names
         assert "evil.example" not in names
+
+
+def test_hosts_without_a_name_leave_those_that_are_given():
+    assert "cxr.example" in trusted_hosts("", "0.0.0.0", ["cxr.example"])  # noqa: S104
+    assert "cxr.example" in trusted_hosts("fe80::1%eth0", "fe80::1%eth0", ["cxr.example"])
+
+
+def test_an_address_that_cannot_be_listened_on_is_code_3(capsys):
+    for host in ("a..b", "no.such.name.invalid", "300.1.1.1"):
+        assert site.main(["--host", host, "--port", "0"]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 3
 
 
 @pytest.mark.parametrize(
