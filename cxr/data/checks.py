@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # whoever reads no image must not wait for image libraries
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))
+MAX_TABLE_ROWS = 20  # findings in the table; of more, the most frequent
 TABLE_WIDTH = 100  # columns of a terminal
 NUM_EXAMPLES = 5  # lines named in a message
 EXIT_BAD_DATA = 2
@@ -287,9 +288,14 @@ def _table(parts: dict[str, Split]) -> str:
     ]
     rows.append(f"{'patients':<28}" + "".join(f"{number:>15}{'':9}" for number in num_patients))
     rows.append("positives of labelled images" if blanks else "positives (share of images)")
-    for finding in findings:
+    first = next(iter(parts.values()))
+    counts = {finding: _num_positive(first, column) for column, finding in enumerate(first.findings)}
+    listed = sorted(findings, key=lambda finding: -counts.get(finding, 0))[:MAX_TABLE_ROWS]
+    for finding in filter(set(listed).__contains__, findings):
         cells = [_positives(part, finding, blanks) for part in parts.values()]
         rows.append(f"{names[finding]:<28}" + "".join(f"{cell:>24}" for cell in cells))
+    if len(findings) > len(listed):
+        rows.append(f"The {len(listed)} most frequent of {len(findings)}; --finding NAME shows any other.")
     return "\n".join(row.rstrip() for row in rows)
 
 

@@ -24,6 +24,8 @@ MARGIN, GAP, TITLE, WARNING_LINE, CAPTION, FOOTER = 0.3, 0.2, 0.55, 0.35, 0.5, 0
 TITLE_CHARACTER = 0.15  # width of an average one in bold at 16 points
 PICTURE_WIDTH, BARS_WIDTH, MIN_BARS_HEIGHT = 3.3, 4.3, 3.4
 PICTURES_PER_ROW = 4
+MAX_BARS = 20  # findings in the chart; of more, the most probable are drawn
+BAR_PITCH = 0.2  # inches from bar to bar at least: a line of text at 10 points
 MAX_FINDING_LENGTH = 20  # characters; what fits beside the bars and over a picture
 
 
@@ -76,7 +78,8 @@ def draw_panel(
     rows = -(-(len(overlays) + 1) // PICTURES_PER_ROW)
     picture_height = PICTURE_WIDTH * radiograph.shape[0] / radiograph.shape[1]
     row_height = CAPTION + picture_height + GAP
-    content_height = max(rows * row_height, CAPTION + MIN_BARS_HEIGHT + GAP)
+    min_bars_height = max(MIN_BARS_HEIGHT, BAR_PITCH * min(len(probabilities), MAX_BARS))
+    content_height = max(rows * row_height, CAPTION + min_bars_height + GAP)
     bars_left = MARGIN + columns * (PICTURE_WIDTH + GAP)
     head = MARGIN + TITLE + (WARNING_LINE if warning else 0)
     page = _Page(bars_left + BARS_WIDTH + MARGIN, head + content_height + FOOTER)
@@ -98,7 +101,7 @@ def draw_panel(
             axes.imshow(captioned.overlay, aspect="auto")
         page.text(left, top, title, color=colour, fontsize=12.5, weight="bold")
         page.text(left, top + 0.25, scale, color=MUTED, fontsize=9)
-    bars_height = min(content_height - CAPTION - GAP, max(picture_height, MIN_BARS_HEIGHT))
+    bars_height = min(content_height - CAPTION - GAP, max(picture_height, min_bars_height))
     _draw_bars(page, bars_left, head, bars_height, probabilities, info)
     _draw_footer(page, info, with_legend=bool(overlays), peak=peak)
     buffer = io.BytesIO()
@@ -107,10 +110,14 @@ def draw_panel(
 
 
 def _draw_bars(page: _Page, left: float, top: float, height: float, probabilities: np.ndarray, info: ModelInfo) -> None:
-    page.text(left, top, "Probability of each finding", color=TEXT, fontsize=12.5, weight="bold")
+    ranking = np.argsort(probabilities, kind="stable")[-MAX_BARS:]  # the most probable at the top
+    whole = len(ranking) == len(probabilities)
+    title = (
+        "Probability of each finding" if whole else f"The {len(ranking)} most probable of {len(probabilities)} findings"
+    )
+    page.text(left, top, title, color=TEXT, fontsize=12.5, weight="bold")
     page.text(left, top + 0.25, f"line: threshold {info.threshold:.2f}", color=MUTED, fontsize=9)
     axes = page.axes(left + 1.45, top + CAPTION, BARS_WIDTH - 1.45 - 0.45, height)
-    ranking = np.argsort(probabilities, kind="stable")  # the most probable at the top
     positions = np.arange(len(ranking))
     values = probabilities[ranking]
     axes.barh(positions, np.ones(len(ranking)), color=TRACK, height=0.62)

@@ -28,6 +28,7 @@ from cxr.report.figures import (
 )
 
 PANEL_COLUMNS = 5
+MAX_NAME = 24  # characters; what fits over a panel
 PANEL_HEIGHT = 2.25  # inches
 # A ring and a dot: both stay visible where the two thresholds are the same.
 DEFAULT_POINT = {"marker": "o", "markersize": 8, "fillstyle": "none", "markeredgewidth": 1.6, "color": ORANGE}
@@ -96,7 +97,7 @@ def draw_confusions(evaluation: Evaluation, chosen: bool) -> Figure:
         axes.set_xticks((0, 1), ("no", "yes"), fontsize=8)
         axes.set_yticks((0, 1), ("no", "yes"), fontsize=8)
         axes.tick_params(length=0)
-        axes.set_title(f"{display_name(row.finding)}\nthreshold {confusion.threshold:.2f}", fontsize=8.5)
+        axes.set_title(f"{_short(row.finding)}\nthreshold {confusion.threshold:.2f}", fontsize=8.5)
     figure.supxlabel("Predicted", fontsize=9)
     figure.supylabel("Labelled", fontsize=9)
     return figure
@@ -139,4 +140,10 @@ def _label_panels(figure: Figure, x_label: str, y_label: str, dotted: str) -> No
 
 
 def _title(axes: Axes, row: FindingEvaluation, value: str) -> None:
-    axes.set_title(f"{display_name(row.finding)}\n{value}, {row.support} positive", fontsize=8.5)
+    axes.set_title(f"{_short(row.finding)}\n{value}, {row.support} positive", fontsize=8.5)
+
+
+def _short(finding: str) -> str:
+    """Return a finding's name as it is shown, cut to the width of a panel."""
+    name = display_name(finding)
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"

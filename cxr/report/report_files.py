@@ -4,6 +4,7 @@ Owns the files and their content. Numbers come from cxr.metrics, pictures from f
 the page from report_page; heatmap overlays arrive as finished pictures.
 """
 
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation, Predictions
 from cxr.report import figures, finding_panels
 from cxr.report.report_page import GalleryPicture, RunRecord, render_page
+from cxr.report.summary import most_frequent
 from cxr.system.atomic_files import replacing
 from cxr.system.json_values import json_values
 
@@ -64,20 +66,32 @@ def write_report(
 def draw_figures(
     evaluation: Evaluation, predictions: Predictions, run: RunRecord, calibration: Calibration | None
 ) -> dict[str, Figure]:
-    """Draw every figure of the report, by file name without ending."""
+    """Draw every figure of the report, by file name without ending; of very many findings the most frequent."""
+    places = most_frequent([row.support for row in evaluation.findings])
+    some = dataclasses.replace(evaluation, findings=tuple(evaluation.findings[place] for place in places))
+    columns = _columns_of(predictions, places)
     drawn = {
-        "intervals": figures.draw_intervals(evaluation),
-        "roc": finding_panels.draw_roc(predictions, evaluation),
-        "precision_recall": finding_panels.draw_precision_recall(predictions, evaluation),
-        "confusion_default": finding_panels.draw_confusions(evaluation, chosen=False),
-        "confusion_chosen": finding_panels.draw_confusions(evaluation, chosen=True),
+        "intervals": figures.draw_intervals(some),
+        "roc": finding_panels.draw_roc(columns, some),
+        "precision_recall": finding_panels.draw_precision_recall(columns, some),
+        "confusion_default": finding_panels.draw_confusions(some, chosen=False),
+        "confusion_chosen": finding_panels.draw_confusions(some, chosen=True),
         "reliability": figures.draw_reliability(predictions, calibration),
     }
     if run.history:
         drawn["history"] = figures.draw_history(run.history)
     if run.splits:
-        drawn["cooccurrence"] = figures.draw_cooccurrence(run.splits[0].labels, run.splits[0].findings)
+        labels, findings = run.splits[0].labels, run.splits[0].findings
+        places = most_frequent((labels == 1).sum(axis=0).tolist())
+        drawn["cooccurrence"] = figures.draw_cooccurrence(labels[:, places], [findings[place] for place in places])
     return drawn
+
+
+def _columns_of(predictions: Predictions, places: Sequence[int]) -> Predictions:
+    """Return the predictions of some findings."""
+    names = tuple(predictions.findings[place] for place in places)
+    labels, logits = predictions.labels[:, places], predictions.logits[:, places]
+    return dataclasses.replace(predictions, findings=names, labels=labels, logits=logits)
 
 
 def metrics_json(

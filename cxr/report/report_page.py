@@ -21,7 +21,7 @@ from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
 from cxr.network.model_info import ModelInfo
 from cxr.report.comparison import Comparison, comparison_rows, verdict
 from cxr.report.history import History
-from cxr.report.summary import interval, number
+from cxr.report.summary import interval, most_frequent, number
 
 TEMPLATE_DIR = Path(__file__).resolve().parents[2] / "templates"
 GALLERY_SIDE = 480  # pixels of the longer side of a gallery picture inside the page
@@ -112,6 +112,7 @@ def render_page(
         evaluation=evaluation,
         run=run,
         pictures={name: _data_uri(data, "image/png") for name, data in pictures.items()},
+        frequent=most_frequent([row.support for row in evaluation.findings]),
         bars=[
             (_bar(row.auroc, axis_start, 0.5), _bar(row.average_precision, 0.0, row.support / max(row.num_known, 1)))
             for row in evaluation.findings

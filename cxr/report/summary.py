@@ -8,17 +8,30 @@ import numpy as np
 from cxr.metrics.per_finding import Confusion, Evaluation
 from cxr.metrics.ranking import Estimate
 
+MAX_ROWS = 20  # findings in a table or figure that is to be read at a glance; of more, the most frequent
+MAX_NAME = 23  # characters of a finding's name in the terminal
+MAX_NAMED = 5  # findings named of one image
+
+
+def most_frequent(supports: Sequence[int], count: int = MAX_ROWS) -> list[int]:
+    """Return the places of the `count` largest numbers, in their order."""
+    return sorted(sorted(range(len(supports)), key=lambda place: (-supports[place], place))[:count])
+
 
 def terminal_table(evaluation: Evaluation) -> str:
-    """Return the evaluation as text of at most 110 columns."""
-    width = max([len("Finding"), *(len(row.finding) for row in evaluation.findings)])
+    """Return the evaluation as text of at most 110 columns; of very many findings the most frequent."""
+    rows = [evaluation.findings[place] for place in most_frequent([row.support for row in evaluation.findings])]
+    names = [row.finding if len(row.finding) <= MAX_NAME else f"{row.finding[: MAX_NAME - 1]}…" for row in rows]
+    width = max(map(len, ["Finding", *names]))
     head = f"{'Finding':{width}}    n+  AUROC [95 %]        AP    | at 0.5: sens  spec    F1 | chosen: sens  spec    F1"
     lines = [head, "-" * len(head)]
-    for row in evaluation.findings:
+    for name, row in zip(names, rows, strict=True):
         default, chosen = row.at_default, row.at_chosen
         ranking = f"{row.support:5d}  {interval(row.auroc):19} {number(row.average_precision.value):5}"
         decisions = f"     {_rates(default)} | >={chosen.threshold:4.2f} {_rates(chosen)}"
-        lines.append(f"{row.finding:{width}} {ranking} | {decisions}")
+        lines.append(f"{name:{width}} {ranking} | {decisions}")
+    if num_more := len(evaluation.findings) - len(rows):
+        lines.append(f"The {len(rows)} most frequent; {num_more} more findings are in the report and in metrics.json.")
     lines.append("-" * len(head))
     lines.append(ranking_line(evaluation))
     lines.append(
@@ -57,7 +70,8 @@ def describe_predictions(
     for image, row in zip(images, np.asarray(probabilities), strict=True):
         order = np.argsort(-row, kind="stable")
         predicted = [findings[k] for k in order if row[k] >= np.broadcast_to(thresholds, row.shape)[k]]
-        lines.append(f"{image:{width}}  {predicted}")
+        more = f" and {len(predicted) - MAX_NAMED} more" if len(predicted) > MAX_NAMED else ""
+        lines.append(f"{image:{width}}  {predicted[:MAX_NAMED]}{more}")
     return lines
 
 
