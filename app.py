@@ -2,6 +2,7 @@
 
     python app.py                                       # http://127.0.0.1:5000
     python app.py --model-path other.h5 --port 8080     # another model file, another port
+    python app.py --model-path a.h5 --model-path b.h5   # several models, chosen on the result page
 
 Owns the routes. An upload is read into memory, answered, and forgotten: nothing is stored.
 """
@@ -13,10 +14,12 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flask import Flask, Request, Response, abort, current_app, render_template, request
+from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
 from cxr.inference.backend import BackendError, choose_inference_backend, remove_exports
@@ -40,7 +43,7 @@ from cxr.data.columns import display_name
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
-from cxr.network.model_info import DISCLAIMER
+from cxr.network.model_info import DISCLAIMER, ModelInfo
 from cxr.site.answer import describe_model, legend, model_identity
 from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import (
@@ -63,10 +66,13 @@ from cxr.site.limits import (
     wants_json,
 )
 from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
-from cxr.site.model_slot import ModelSlot
+from cxr.site.model_slot import ModelSlot, load_in_turn
 from cxr.site.server import serve
 from cxr.site.service import Service, Upload, clean_name, load_samples
 from gradcam import MODEL_PATH
+
+if TYPE_CHECKING:
+    from cxr.inference.predictor import Predictor
 
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
 
@@ -85,11 +91,17 @@ class Site(Flask):
 
     request_class = InMemoryRequest
 
-    def __init__(self, model: ModelSlot, decoder: Decoder, trusted_hosts: Collection[str] | None) -> None:
+    def __init__(
+        self,
+        model: ModelSlot,
+        decoder: Decoder,
+        trusted_hosts: Collection[str] | None,
+        further_models: Sequence[ModelSlot] = (),
+    ) -> None:
         super().__init__(__name__)
         self.trusted_hosts = trusted_hosts
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
-        self.service = Service(model, decoder)
+        self.service = Service(model, decoder, further_models)
         self.samples, self.legend = load_samples(), legend()
         self.openapi = json.loads(OPENAPI_PATH.read_text(encoding="utf-8"))
         self.wsgi_app = Middleware(self.wsgi_app)
@@ -106,6 +118,7 @@ def create_app(
     decoder: Decoder | None = None,
     *,
     trusted_hosts: Collection[str] | None = LOCAL_HOSTS,
+    further_models: Sequence[ModelSlot] = (),
 ) -> Site:
     """Build the site.
 
@@ -113,10 +126,12 @@ def create_app(
         model: by default the shipped model file, loaded from the first request on: a WSGI server may fork until then.
         decoder: by default two child processes, started when they are needed.
         trusted_hosts: hosts that requests may be addressed to, without ports; None for any.
+        further_models: those that answer beside the first one.
     """
     decoder, lazily = decoder or Decoder(start=False), model is None
     model = model or ModelSlot(MODEL_PATH)
-    app = Site(model, decoder, None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts)))
+    hosts = None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts))
+    app = Site(model, decoder, hosts, further_models)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES)
     app.jinja_env.globals.update(
         disclaimer=DISCLAIMER,
@@ -127,9 +142,7 @@ def create_app(
         static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
     app.jinja_env.filters["spoken"] = display_name
-    app.context_processor(
-        lambda: {"model_state": model.state, "info": model.predictor.info if model.predictor else None}
-    )
+    app.context_processor(_model_context)
     for rule, view, methods in ROUTES:
         app.add_url_rule(rule, view.__name__, view, methods=methods)
     if lazily:
@@ -149,21 +162,47 @@ def index() -> str:
 
 
 def predict() -> str:
-    """Answer for the files of the form, each with its own result or its own error."""
+    """Answer for the files of the form, each with its own result or its own error, by every model or the one named."""
     with site.service.admitted() as predictor:
-        uploads = _uploads()
+        uploads, asked = _uploads(), _asked_model()
+        models = {asked: site.service.named(asked)} if asked else site.service.ready()
         overlays = request.form.get("script") != "1"  # else the page draws them from the grids
+        if len(models) > 1:
+            return _page_of_several(uploads, models, overlays=overlays)
+        predictor = next(iter(models.values()), predictor)
         results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
-    page = render_template("result.html", results=results, legend=site.legend)
+    return _result_page(results, [predictor.info])
+
+
+def _page_of_several(uploads: Sequence[Upload], models: Mapping[str, "Predictor"], *, overlays: bool) -> str:
+    """Answer by each model in turn; every answer is written with the thresholds and the card of its own model."""
+    results = []
+    for name, predictor in models.items():
+        for result in site.service.results_for_page(predictor, uploads, _record(), overlays=overlays, alone=False):
+            result |= {"number": len(results) + 1, "name": f"{result['name'] or 'Radiograph'} · {name}"}
+            text = render_template("one_result.html", result=result, many=True, info=predictor.info)
+            result["html"] = Markup(text)  # noqa: S704 - a template's, which has escaped what it shows
+            results.append(result)
+    return _result_page(results, [predictor.info for predictor in models.values()])
+
+
+def _result_page(results: Sequence[dict[str, object]], infos: Sequence[ModelInfo]) -> str:
+    models = infos if len(infos) > 1 else []
+    page = render_template("result.html", results=results, legend=site.legend, info=infos[0], models=models)
     for result in results:  # a template's context and macros hold each other until a garbage collection
         result.clear()  # so that the pictures do not stay with them
     return page
 
 
 def model_card() -> str:
-    predictor = site.service.model.predictor
-    card = describe_model(predictor.info, predictor.engine) if predictor else None
-    return render_template("model.html", card=card)
+    asked = request.args.get("model")
+    slot = site.service.model
+    predictor = site.service.named(asked) if asked else slot.predictor
+    if predictor is None:
+        return render_template("model.html", card=None, names=[])
+    names = [slot.name for slot in site.service.slots] if len(site.service.slots) > 1 else []
+    card = describe_model(predictor.info, predictor.engine)
+    return render_template("model.html", card=card, info=predictor.info, names=names, chosen=asked or slot.name)
 
 
 def sample(name: str) -> Response:
@@ -181,12 +220,15 @@ def api_page() -> str:
 
 def api_predict() -> Response:
     with site.service.admitted() as predictor:
-        results = site.service.results_for_programs(predictor, _uploads(), _record())
+        uploads, asked = _uploads(), _asked_model()
+        predictor = site.service.named(asked) if asked else predictor
+        results = site.service.results_for_programs(predictor, uploads, _record())
     return _json({"results": results, "model": model_identity(predictor.info, predictor.engine)})
 
 
 def api_model() -> Response:
-    predictor = site.service.model.require()
+    asked = request.args.get("model")
+    predictor = site.service.named(asked) if asked else site.service.model.require()
     return _json(describe_model(predictor.info, predictor.engine))
 
 
@@ -236,6 +278,17 @@ def _uploads() -> list[Upload]:
     if request.form["sample"] not in site.samples:
         raise SiteError("unknown_sample")
     return [site.samples[request.form["sample"]]]
+
+
+def _asked_model() -> str:
+    """Return the name of the model that is to answer; empty where none is named."""
+    return request.form.get("model") or request.args.get("model") or ""
+
+
+def _model_context() -> dict[str, object]:
+    """Return what every page says of the model that answers where none is named."""
+    slot = site.service.model
+    return {"model_state": slot.state, "info": slot.predictor.info if slot.predictor else None}
 
 
 def _samples() -> list[dict[str, object]]:
@@ -308,9 +361,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model-path",
         type=Path,
-        default=MODEL_PATH,
+        action="append",
         metavar="FILE",
-        help="(default: model/chest_xray_densenet_model.h5)",
+        help="(default: model/chest_xray_densenet_model.h5); may be repeated: each picture is then answered by every "
+        "model, and each further one takes about 290 MB of memory",
     )
     parser.add_argument(
         "--host",
@@ -337,7 +391,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="path below which a proxy shows the site, such as /cxr (default: none)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    names = [path.stem for path in args.model_path or ()]
+    if len(set(names)) < len(names):
+        parser.error("argument --model-path: expected files of different names, by which a model is chosen")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -352,15 +410,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     trusted = trusted_hosts(args.host, listener.getsockname()[0], args.trusted_host)
     decoder = Decoder()  # first: small processes, started while this one is small
-    model = ModelSlot(args.model_path, precision=args.precision)
-    app = create_app(model, decoder, trusted_hosts=trusted)
+    slots = [ModelSlot(path, precision=args.precision) for path in args.model_path or [MODEL_PATH]]
+    app = create_app(slots[0], decoder, trusted_hosts=trusted, further_models=slots[1:])
     address = f"[{args.host}]" if family == socket.AF_INET6 else args.host
 
     def started() -> None:
         # In a thread: a terminal that was stopped (Ctrl-S) would keep the site from starting.
         line = f"Listening on http://{address}:{listener.getsockname()[1]}"
         threading.Thread(target=say, args=(line,), name="terminal", daemon=True).start()
-        model.load_in_background()
+        load_in_turn(slots)
 
     error_page = functools.partial(server_error_page, app, prefix=args.url_prefix)
     serve(app, listener, error_page, started=started, url_prefix=args.url_prefix)

@@ -45,16 +45,28 @@ function chooseRule(event) {
   speak([...scope.querySelectorAll(".verdict")].filter((one) => one.offsetParent).map((one) => one.innerText).join(". "));
 }
 
+/** A file for each model: models may know different findings. */
+function downloadTables(section, kind) {
+  for (const [key, model] of Object.entries(drawing.models)) {
+    const answers = (section ? [section] : sections).filter((one) => one.dataset.model === key).map(answerOf);
+    if (answers.length === 0) continue;
+    const several = Object.keys(drawing.models).length > 1 ? `_${key}` : "";
+    const stem = `${section ? stemOf(answers[0].file) : "radiographs"}${several}`;
+    if (kind === "csv") {
+      save(csvOf(answers, model), "text/csv", `${stem}.csv`);
+    } else {
+      const content = section ? { ...answers[0], model } : { results: answers, model };
+      save(JSON.stringify(content, null, 1), "application/json", `${stem}.json`);
+    }
+  }
+}
+
 function download(button) {
   const section = button.closest("section.result");
-  const answers = (section ? [section] : sections).map(answerOf);
-  const stem = section ? stemOf(answers[0].file) : "radiographs";
-  if (button.dataset.download === "csv") {
-    save(csvOf(answers, drawing.model), "text/csv", `${stem}.csv`);
-  } else if (button.dataset.download === "json") {
-    const content = section ? { ...answers[0], model: drawing.model } : { results: answers, model: drawing.model };
-    save(JSON.stringify(content, null, 1), "application/json", `${stem}.json`);
+  if (button.dataset.download !== "png") {
+    downloadTables(section, button.dataset.download);
   } else {
+    const stem = stemOf(answerOf(section).file);
     const viewer = viewers.get(section);
     viewer.overlay.toBlob((picture) => save(markAsDrawn(picture), "image/png", `${stem}_${viewer.finding.name}.png`));
   }

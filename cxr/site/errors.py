@@ -40,6 +40,7 @@ ERRORS = {
     ),
     "too_many_files": ErrorKind(400, "Too many files at once", f"At most {MAX_FILES} files are read. Send fewer."),
     "unknown_sample": ErrorKind(400, "No such sample", "Choose one of the samples on the start page."),
+    "unknown_model": ErrorKind(400, "No such model", "Name one of the models that the site was started with."),
     "other_site": ErrorKind(403, "Sent from another site", "Open this site itself and choose the picture there."),
     "not_found": ErrorKind(404, "No such page", "The start page leads to everything that there is."),
     "method": ErrorKind(405, "Nothing to show here", "Results are not stored. Send the radiograph again."),

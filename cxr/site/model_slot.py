@@ -6,7 +6,7 @@ A running site keeps the model that it has in memory, whatever happens to the fi
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class ModelSlot:
     ) -> None:
         self.state = "loading"
         self.predictor: Predictor | None = None
+        self.name = Path(path).stem  # by which visitors and programs choose it, where there are several
         self._path, self._precision, self._load = Path(path), precision, load
         self._lock, self._loading_process = threading.Lock(), 0
 
@@ -81,8 +82,10 @@ class ModelSlot:
         if first:
             self.load_in_background()
 
-    def load_in_background(self) -> None:
-        threading.Thread(target=self.load, name="model", daemon=True).start()
+    def load_in_background(self) -> threading.Thread:
+        thread = threading.Thread(target=self.load, name="model", daemon=True)
+        thread.start()
+        return thread
 
     def require(self) -> "Predictor":
         """Return the predictor. Raises: SiteError model_loading, model_missing, model_refused, model_no_backend or
@@ -90,3 +93,15 @@ class ModelSlot:
         if self.state != "ready" or self.predictor is None:
             raise SiteError(f"model_{self.state}")
         return self.predictor
+
+
+def load_in_turn(slots: Sequence[ModelSlot]) -> threading.Thread:
+    """Load models in the background, one after the other: loading takes more memory than a loaded model."""
+
+    def load_all() -> None:
+        for slot in slots:
+            slot.load_in_background().join()  # a thread each: a fault in one does not keep the next from loading
+
+    thread = threading.Thread(target=load_all, name="models", daemon=True)
+    thread.start()
+    return thread

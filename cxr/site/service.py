@@ -80,12 +80,28 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Answer requests with one model and one decoder; safe to call from many threads, and without memory of them."""
+    """Answer requests with the models and one decoder; safe to call from many threads, and without memory of them."""
 
-    def __init__(self, model: ModelSlot, decoder: Decoder) -> None:
-        self.model = model
+    def __init__(self, model: ModelSlot, decoder: Decoder, further: Sequence[ModelSlot] = ()) -> None:
+        self.slots = (model, *further)
         self._decoder = decoder
         self._places = threading.BoundedSemaphore(MAX_ADMITTED)
+
+    @property
+    def model(self) -> ModelSlot:
+        """The model that answers where none is named: the first that is ready, or else the first."""
+        return next((slot for slot in self.slots if slot.state == "ready"), self.slots[0])
+
+    def named(self, name: str) -> "Predictor":
+        """Return the predictor of a model by name. Raises: SiteError unknown_model or model_...."""
+        for slot in self.slots:
+            if slot.name == name:
+                return slot.require()
+        raise SiteError("unknown_model", f"Known here: {', '.join(slot.name for slot in self.slots)}.")
+
+    def ready(self) -> dict[str, "Predictor"]:
+        """Return every model that can answer now, by name."""
+        return {slot.name: slot.predictor for slot in self.slots if slot.state == "ready" and slot.predictor}
 
     def require_ready(self) -> "Predictor":
         """Return the predictor where files could be answered now. Raises: SiteError model_... or decode_down."""
@@ -123,9 +139,19 @@ class Service:
         return results
 
     def results_for_page(
-        self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord, *, overlays: bool
+        self,
+        predictor: "Predictor",
+        uploads: Sequence[Upload],
+        record: RequestRecord,
+        *,
+        overlays: bool,
+        alone: bool = True,
     ) -> list[dict[str, object]]:
-        """Answer each file with what result.html shows; errors as in `results_for_programs`."""
+        """Answer each file with what result.html shows; errors as in `results_for_programs`.
+
+        Args:
+            alone: False where further models answer on the same page, whose table wants small pictures.
+        """
         results = []
         for number, upload in enumerate(uploads, 1):
             result = {"number": number, "name": upload.name, "labels": upload.labels, "error": None}
@@ -139,7 +165,11 @@ class Service:
             else:
                 with record.files[-1].stage("draw"):
                     result |= draw_pictures(
-                        radiograph, predictor.info, explanation, overlays=overlays, thumbnail=len(uploads) > 1
+                        radiograph,
+                        predictor.info,
+                        explanation,
+                        overlays=overlays,
+                        thumbnail=len(uploads) > 1 or not alone,
                     )
             results.append(result)
         return results
