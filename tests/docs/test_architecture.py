@@ -8,12 +8,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("main_train", "app", "gradcam")
 
-# The rooms of cxr, lowest first: a room's modules import from their own room and from those before it.
-ROOMS = (
+# The packages of cxr, lowest first: a package's modules import from their own package and from those before it.
+PACKAGES = (
     "system", "imaging", "data", "network", "metrics", "heatmaps", "inference", "training", "report", "site",
 )  # fmt: skip
-NUM_MODULES = range(3, 11)  # in a room
-# Library -> the only files that may import it; a name that ends in a dot stands for a whole room.
+NUM_MODULES = range(3, 11)  # in a package
+# Library -> the only files that may import it; a name that ends in a dot stands for a whole package.
 OWNERS = {
     "flask": ("app", "cxr.site."),
     "waitress": ("cxr.site.connection", "cxr.site.server"),
@@ -50,7 +50,7 @@ IMPORTS = {name: imported(path.read_text(encoding="utf-8")) for name, path in so
 MODULES = sorted(name for name in IMPORTS if name.startswith("cxr.") and not name.endswith("__init__"))
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1]
 
 
@@ -60,21 +60,21 @@ def cxr_modules(names: set[str]) -> set[str]:
 
 
 def goes_up(module: str, other: str) -> bool:
-    return ROOMS.index(room_of(other)) > ROOMS.index(room_of(module))
+    return PACKAGES.index(package_of(other)) > PACKAGES.index(package_of(module))
 
 
-def test_every_module_is_in_a_room():
-    assert {room_of(name) for name in MODULES} == set(ROOMS)
+def test_every_module_is_in_a_package():
+    assert {package_of(name) for name in MODULES} == set(PACKAGES)
     assert all(name.count(".") == 2 for name in MODULES)
     assert [path.name for path in (ROOT / "cxr").glob("*.py")] == ["__init__.py"]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_three_to_ten_modules_and_says_what_it_owns(room):
-    assert sum(room_of(name) == room for name in MODULES) in NUM_MODULES
-    package = ast.parse((ROOT / "cxr" / room / "__init__.py").read_text(encoding="utf-8"))
-    assert len(ast.get_docstring(package).splitlines()) >= 2
-    assert len(package.body) == 1, "a package does nothing on import"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_three_to_ten_modules_and_says_what_it_owns(package):
+    assert sum(package_of(name) == package for name in MODULES) in NUM_MODULES
+    init = ast.parse((ROOT / "cxr" / package / "__init__.py").read_text(encoding="utf-8"))
+    assert len(ast.get_docstring(init).splitlines()) >= 2
+    assert len(init.body) == 1, "a package does nothing on import"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -119,13 +119,13 @@ def test_each_library_has_its_owners(library):
     product = {name: names for name, names in IMPORTS.items() if not name.startswith(("tools", "benchmarks"))}
     users = {name for name, names in product.items() if library in {n.split(".")[0] for n in names}}
     owners = OWNERS[library]
-    rooms = tuple(owner for owner in owners if owner.endswith("."))
-    assert [user for user in users if user not in owners and not user.startswith(rooms)] == []
+    packages = tuple(owner for owner in owners if owner.endswith("."))
+    assert [user for user in users if user not in owners and not user.startswith(packages)] == []
 
 
-@pytest.mark.parametrize("room", WITHOUT_KERAS)
-def test_rooms_that_know_arrays_alone_import_no_framework(room):
-    users = {name for name in MODULES if room_of(name) == room}
+@pytest.mark.parametrize("package", WITHOUT_KERAS)
+def test_packages_that_know_arrays_alone_import_no_framework(package):
+    users = {name for name in MODULES if package_of(name) == package}
     assert not [name for name in users if {n.split(".")[0] for n in IMPORTS[name]} & {"keras", "tensorflow", "jax"}]
 
 
@@ -145,7 +145,7 @@ def test_no_test_module_imports_another():
         assert not names & (tests - {"test_evaluation"}) - {path.stem}, path
 
 
-def test_tests_mirror_the_rooms():
+def test_tests_mirror_the_packages():
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*ROOMS, "scripts", "tools", "pages", "docs", "support"}
+    assert folders == {*PACKAGES, "scripts", "tools", "pages", "docs", "support"}
     assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]

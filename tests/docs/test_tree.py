@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 FOLDERS = ("cxr", "tools", "benchmarks")
-ROOMS = (
+PACKAGES = (
     "system",
     "imaging",
     "data",
@@ -48,12 +48,12 @@ def test_the_tree_lists_every_module_once():
 
 
 def test_the_rooms_stand_in_their_order():
-    rooms = [path.split("/")[1] for path in listed(PAGE) if path.startswith("cxr/")]
-    assert tuple(dict.fromkeys(rooms)) == ROOMS
+    packages = [path.split("/")[1] for path in listed(PAGE) if path.startswith("cxr/")]
+    assert tuple(dict.fromkeys(packages)) == PACKAGES
 
 
 def test_every_file_that_the_page_names_exists():
-    """`data/labels.py` means a room's module, `labels.py` one of those named before it in the same cell or sentence."""
+    """`data/labels.py` means a module of a package, `labels.py` one of those named before it in the cell."""
     known = {path.name for path in ROOT.rglob("*.py")}
     for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|html|js|json))`", PAGE):
         if "/" in name:

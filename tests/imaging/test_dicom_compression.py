@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import radiographs as files
 from broken_pictures import error_code
-from dicom_parts import twin
+from dicom_parts import samples_of
 from PIL import Image
 from pydicom.pixels import get_decoder
 
@@ -31,7 +31,7 @@ needs_libjpeg = pytest.mark.skipif(
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [files.RLE, files.JPEG_LS, files.JPEG_2000])
 def test_lossless_compression_changes_nothing(bits, syntax):
-    samples = twin(bits)
+    samples = samples_of(bits)
     np.testing.assert_array_equal(
         decode_radiograph(files.dicom_compressed(samples, bits, syntax)), decode_radiograph(files.dicom(samples, bits))
     )
@@ -41,7 +41,7 @@ def test_lossless_compression_changes_nothing(bits, syntax):
 @needs_libjpeg
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_jpeg_lossless_equals_the_native_picture(bits):
-    samples = twin(bits)
+    samples = samples_of(bits)
     data = files.dicom_encapsulated(files.jpeg_lossless(samples, bits), samples, bits, files.JPEG_LOSSLESS)
     np.testing.assert_array_equal(decode_radiograph(data), decode_radiograph(files.dicom(samples, bits)))
 

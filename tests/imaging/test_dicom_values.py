@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import radiographs as files
 from broken_pictures import error_code
-from dicom_parts import twin
+from dicom_parts import samples_of
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.sequence import Sequence
@@ -58,7 +58,7 @@ def test_8_bit_samples_are_taken_as_they_are(syntax):
 @pytest.mark.parametrize("bits", [10, 12, 14, 15, 16])
 @pytest.mark.parametrize("signed", [False, True])
 def test_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
-    samples = twin(bits)
+    samples = samples_of(bits)
     offset = 2 ** (bits - 1) if signed else 0
     window = {"WindowCenter": 2 ** (bits - 1) - offset, "WindowWidth": 2**bits, "VOILUTFunction": "LINEAR"}
     data = files.dicom(samples.astype(int) - offset, bits, signed, **window)
@@ -72,7 +72,7 @@ def test_samples_with_a_window_over_their_range_equal_the_png(bits, signed):
 @pytest.mark.fault("I27")
 @pytest.mark.parametrize("signed", [False, True])
 def test_without_window_the_quantiles_are_black_and_white(signed):
-    samples = 3000 + twin(11).astype(int) - (4000 if signed else 0)
+    samples = 3000 + samples_of(11).astype(int) - (4000 if signed else 0)
     radiograph, notices, _ = decode_with_notices(files.dicom(samples, 14, signed))
     low, high = np.quantile(samples, (0.005, 0.995), method="inverted_cdf")
     expected = np.clip((samples - low) / (high - low), 0, 1) * 255
@@ -84,13 +84,13 @@ def test_without_window_the_quantiles_are_black_and_white(signed):
 @pytest.mark.parametrize("bits", [8, 12])
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": 100, "WindowWidth": 150}])
 def test_monochrome1_is_the_inverse_of_monochrome2(bits, window):
-    samples = twin(bits)
+    samples = samples_of(bits)
     upright = decode_radiograph(files.dicom(samples, bits, **window))
     inverted = decode_radiograph(files.dicom(samples, bits, PhotometricInterpretation="MONOCHROME1", **window))
     assert np.abs(upright.astype(int) + inverted - 255).max() <= 1
     negative = decode_radiograph(files.dicom(2**bits - 1 - samples, bits, PhotometricInterpretation="MONOCHROME1"))
-    twin_picture = decode_radiograph(files.dicom(samples, bits))
-    assert np.abs(negative.astype(int) - twin_picture).max() <= (0 if bits == 8 else 1)
+    counterpart = decode_radiograph(files.dicom(samples, bits))
+    assert np.abs(negative.astype(int) - counterpart).max() <= (0 if bits == 8 else 1)
 
 
 WINDOWS = [(2000, 1500, "LINEAR"), (2000.5, 1500.25, "LINEAR_EXACT"), (1800, 900, "SIGMOID"), (2048, 1, "LINEAR")]
@@ -99,7 +99,7 @@ WINDOWS = [(2000, 1500, "LINEAR"), (2000.5, 1500.25, "LINEAR_EXACT"), (1800, 900
 @pytest.mark.fault("I29")
 @pytest.mark.parametrize(("centre", "width", "function"), WINDOWS)
 def test_window_equals_pydicom_and_the_closed_form(centre, width, function):
-    samples = twin(12)
+    samples = samples_of(12)
     tags = {"WindowCenter": centre, "WindowWidth": width, "VOILUTFunction": function}
     radiograph = decode_radiograph(files.dicom(samples, 12, **tags))
     dataset = files.dicom_dataset(samples, 12, **tags)
@@ -117,15 +117,15 @@ def test_window_equals_pydicom_and_the_closed_form(centre, width, function):
 
 @pytest.mark.fault("I29")
 def test_the_first_of_several_windows_is_taken():
-    one = decode_radiograph(files.dicom(twin(12), 12, WindowCenter=2000, WindowWidth=1500))
-    two = decode_radiograph(files.dicom(twin(12), 12, WindowCenter=[2000, 50], WindowWidth=[1500, 10]))
+    one = decode_radiograph(files.dicom(samples_of(12), 12, WindowCenter=2000, WindowWidth=1500))
+    two = decode_radiograph(files.dicom(samples_of(12), 12, WindowCenter=[2000, 50], WindowWidth=[1500, 10]))
     np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.fault("I29")
 @pytest.mark.parametrize(("slope", "intercept"), [(2.5, -1000), (-1, 4095), (0.001, 0)])
 def test_rescale_comes_before_the_window(slope, intercept):
-    samples = twin(12)
+    samples = samples_of(12)
     values = samples.astype(float) * slope + intercept
     centre, width = float(np.median(values)), float(np.ptp(values) / 2)
     tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "VOILUTFunction": "LINEAR_EXACT"}
@@ -145,7 +145,7 @@ def lut_item(entries: np.ndarray, first: int, bits: int = 16, signed: bool = Fal
 
 @pytest.mark.fault("I29")
 def test_luts_equal_pydicom():
-    samples = twin(12)
+    samples = samples_of(12)
     curve = np.rint(65535 * (np.arange(3000) / 2999) ** 0.5).astype(np.uint16)
     luts = {"VOILUTSequence": Sequence([lut_item(curve, 500)]), "WindowCenter": 1, "WindowWidth": 2}
     dataset = files.dicom_dataset(samples, 12, **luts)
@@ -160,7 +160,7 @@ def test_luts_equal_pydicom():
 
 @pytest.mark.fault("I29")
 def test_voi_lut_with_a_wrong_depth_or_a_negative_start():
-    samples = twin(12)
+    samples = samples_of(12)
     lying = {"VOILUTSequence": Sequence([lut_item(np.arange(4096), 0, bits=16)])}  # 12-bit entries said to be 16
     assert np.abs(decode_radiograph(files.dicom(samples, 12, **lying)) - to_8_bits(samples, 12)).max() <= 0.51
     shifted = {"VOILUTSequence": Sequence([lut_item(np.arange(4096), -2048, bits=12, signed=True)])}
@@ -174,7 +174,7 @@ BAD_WINDOWS = [("abc", "100"), ("100", "abc"), ("2000", "0"), ("2000", "-5"), ("
 @pytest.mark.fault("I29")
 @pytest.mark.parametrize(("centre", "width"), [*BAD_WINDOWS, ("1e300", "100"), ("-9000", "10"), ("2000", "")])
 def test_bad_windows_are_ignored_with_a_notice(centre, width, capfd):
-    samples = twin(12)
+    samples = samples_of(12)
     data = with_text(files.dicom(samples, 12, WindowCenter="88888888", WindowWidth="99999999"), centre, width)
     radiograph, notices, _ = decode_with_notices(data)
     np.testing.assert_array_equal(radiograph, decode_radiograph(files.dicom(samples, 12)))
@@ -208,7 +208,7 @@ def test_bad_luts_are_ignored_with_a_notice():
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_black_and_does_not_count(photometric):
-    samples = twin(12)
+    samples = samples_of(12)
     padded = np.pad(samples, 16, constant_values=9999)
     kind = {"PhotometricInterpretation": photometric}
     dataset = files.dicom_dataset(padded, 14, **kind)
@@ -220,24 +220,24 @@ def test_padding_is_black_and_does_not_count(photometric):
 
 @pytest.mark.fault("I36")
 def test_unused_bits_hold_an_overlay_or_are_an_error():
-    samples = twin(12) | np.uint16(0x4000)
+    samples = samples_of(12) | np.uint16(0x4000)
     dataset = files.dicom_dataset(samples, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored, dataset.HighBit = 12, 11
     assert error_code(files.dicom_bytes(dataset)) == "dicom_header"
     dataset.add_new(0x60000102, "US", 14)
-    assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
+    assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(samples_of(12), 12)).max() <= 0.51
 
 
 @pytest.mark.fault("I36")
 def test_high_bit_above_bits_stored_is_shifted():
-    dataset = files.dicom_dataset(twin(12) << 4, 16, WindowCenter=2048, WindowWidth=4096)
+    dataset = files.dicom_dataset(samples_of(12) << 4, 16, WindowCenter=2048, WindowWidth=4096)
     dataset.BitsStored = 12
-    assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(twin(12), 12)).max() <= 0.51
+    assert np.abs(decode_radiograph(files.dicom_bytes(dataset)) - to_8_bits(samples_of(12), 12)).max() <= 0.51
 
 
 @pytest.mark.fault("I23")
 def test_blank_dicoms_are_refused():
-    for bits, samples in ((8, np.full((96, 80), 9)), (12, np.full((96, 80), 900)), (16, 900 + twin(3))):
+    for bits, samples in ((8, np.full((96, 80), 9)), (12, np.full((96, 80), 900)), (16, 900 + samples_of(3))):
         assert error_code(files.dicom(samples, bits)) == "blank"
 
 
@@ -275,14 +275,14 @@ def test_real_dicoms_equal_their_pngs(name, png):
     if not found:
         pytest.skip("the PNG of this DICOM is not there")
     for path in found:
-        twin_picture = decode_radiograph(path.read_bytes())
-        resized = cv2.resize(radiograph, twin_picture.shape[::-1], interpolation=cv2.INTER_AREA)
-        assert np.abs(resized - twin_picture.astype(int)).max() <= 1, path.name
+        counterpart = decode_radiograph(path.read_bytes())
+        resized = cv2.resize(radiograph, counterpart.shape[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(resized - counterpart.astype(int)).max() <= 1, path.name
 
 
 @pytest.mark.fault("I28")
 @needs_real_data
-def test_real_monochrome1_is_the_inverse_of_its_twin():
+def test_real_monochrome1_is_the_inverse_of_its_counterpart():
     folder = real_folder() / "dicom"
     upright = decode_radiograph((folder / "txrv_rsna_jpegbaseline.dcm").read_bytes())
     inverted = decode_radiograph((folder / "txrv_fake_mono1.dcm").read_bytes())

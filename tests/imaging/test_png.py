@@ -59,13 +59,13 @@ def test_fewer_bits_in_16_are_scaled_from_their_own_full_scale(bits):
 @pytest.mark.fault("I02")
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (100, 140), (60, 255)])
 @pytest.mark.parametrize("colour_type", [files.GREY, files.RGB, files.GREY_ALPHA, files.RGBA])
-def test_16_bit_equals_its_8_bit_twin(low, high, colour_type):
-    twin = np.rint(low + PICTURE * ((high - low) / 255)).astype(np.uint16)
+def test_16_bit_equals_its_8_bit_counterpart(low, high, colour_type):
+    counterpart = np.rint(low + PICTURE * ((high - low) / 255)).astype(np.uint16)
     channels = {files.GREY: 1, files.RGB: 3, files.GREY_ALPHA: 1, files.RGBA: 3}[colour_type]
-    samples = np.repeat((twin * 257)[..., None], channels, axis=2)
+    samples = np.repeat((counterpart * 257)[..., None], channels, axis=2)
     if colour_type in (files.GREY_ALPHA, files.RGBA):
-        samples = np.dstack([samples, np.full_like(twin, 65535)])
-    assert np.abs(decode_radiograph(files.png(samples, 16, colour_type)) - twin.astype(int)).max() <= 1
+        samples = np.dstack([samples, np.full_like(counterpart, 65535)])
+    assert np.abs(decode_radiograph(files.png(samples, 16, colour_type)) - counterpart.astype(int)).max() <= 1
 
 
 @pytest.mark.fault("I02")

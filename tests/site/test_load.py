@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="r
 
 PICTURES = [picture(seed, 128) for seed in range(16)]
 BAD = [*broken_pngs().values(), *broken_jpegs().values(), b"", b"hello", files.dicom_start() + b"x" * 99]
-LEAK_BYTES = 100_000  # per request, in the twin below
+LEAK_BYTES = 100_000  # per request, in the mutation below
 MAX_GROWTH_PER_REQUEST = 50_000  # bytes
 
 

@@ -9,7 +9,7 @@ import radiographs as files
 PICTURE = files.radiograph()
 
 
-def twin(bits: int) -> np.ndarray:
+def samples_of(bits: int) -> np.ndarray:
     """Return PICTURE with `bits` bits and values between the 8-bit steps."""
     fine = cv2.GaussianBlur(PICTURE.astype(np.float32), (0, 0), 1)
     fine = (fine - fine.min()) / (fine.max() - fine.min())
