@@ -55,6 +55,8 @@ from cxr.inference.explanation import (
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
+from cxr.system.atomic_files import replacing
+from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
 from cxr.system.terminal import say, show_what_cannot_be_encoded, visible
 
@@ -142,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = _positions(args.finding, predictor.info) if args.finding else None
     except (BackendError, FindingNameError, ModelFileError) as error:
         return fail(error, 2)
+    except MemoryShortError as error:
+        return fail(error, 3)
     try:
         num_failed = _explain_files(predictor, found.files, wanted, args)
     except OSError as error:  # of the output: what cannot be read is a line, and the others go on
@@ -222,7 +226,7 @@ def _write_pictures(
     for k, overlay in overlays.items():
         path = outputs.claim(name, info.findings[k])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(mark_as_drawn(encode_png(overlay)))
+        _write_whole(path, mark_as_drawn(encode_png(overlay)))
         said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scales[k]}"
         _say(f"    {said} -> {path}")
     if args.panel:
@@ -234,8 +238,14 @@ def _write_pictures(
         warning = INPUT_CHECK_WARNING if answer.fails_input_check else ""
         captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
         panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning, peak)
-        path.write_bytes(mark_as_drawn(panel_png))
+        _write_whole(path, mark_as_drawn(panel_png))
         _say(f"    -> {path}")
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a picture whole or not at all: a full disk leaves no cut one."""
+    with replacing(path, durable=False) as temp:
+        temp.write_bytes(data)
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:

@@ -140,6 +140,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
     with training_lock(folder) if first else contextlib.nullcontext():
         if first:
             sweep_temp_files(folder)
+            sweep_temp_files(folder / CHECKPOINTS)
             if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import draw_legend
 from cxr.network.model_info import ModelInfo
 
+matplotlib.rcParams["text.parse_math"] = False  # names are the user's: a "$" in one is no mathematics
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
 ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same
 WARNING = "#ff8a80"
@@ -49,7 +51,7 @@ class _Page:
         return self.figure.add_axes(position, facecolor=BACKGROUND)
 
     def text(self, left: float, top: float, text: str, **style: object) -> None:
-        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", parse_math=False, **style)
+        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **style)
 
 
 def draw_panel(

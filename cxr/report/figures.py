@@ -6,6 +6,7 @@ figures with one panel per finding are in cxr.report.finding_panels.
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from cxr.data.columns import display_name
 from cxr.metrics.calibration import Calibration, calibrate_logits, reliability_bins, sigmoid
 from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 
+matplotlib.rcParams["text.parse_math"] = False  # names are the user's: a "$" in one is no mathematics
 PALETTE = seaborn.color_palette("colorblind")
 BLUE, ORANGE, GREEN = PALETTE[0], PALETTE[1], PALETTE[2]
 GREY = "#5f6b76"

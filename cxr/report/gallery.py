@@ -1,5 +1,6 @@
 """The report's gallery: which cases are the clearest hits and the worst errors, with their overlays and captions."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 
 from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.imaging.radiograph import read_radiograph
+from cxr.imaging.radiograph import ImageError, read_radiograph
 from cxr.metrics.per_finding import Predictions
 from cxr.report.report_page import GalleryPicture
+
+logger = logging.getLogger(__name__)
 
 NUM_HITS, NUM_ERRORS = 6, 6
 
@@ -38,6 +41,7 @@ def make_gallery(
     Args:
         heatmaps: (findings, h, w) of each case's radiograph; they share one scale, as everywhere.
         threshold: the default rule's, for the captions.
+    Returns: the pictures; a radiograph that cannot be read any more is left out, with a warning.
     """
     pictures = []
     for (row, finding), maps in zip(cases, heatmaps, strict=True):
@@ -52,7 +56,11 @@ def make_gallery(
             caption += f", hottest cell {heatmap.max():+.2g} logit (colours end at {peak:+.2g})"
         else:
             caption += ", no positive evidence"
-        radiograph = read_radiograph(image_dir / predictions.images[row])
+        try:
+            radiograph = read_radiograph(image_dir / predictions.images[row])
+        except (OSError, ImageError) as error:  # hours of training must not end without a report
+            logger.warning("%s: left out of the report's pictures: %s", predictions.images[row], error)
+            continue
         pictures.append(GalleryPicture(overlay_heatmap(radiograph, heatmap, peak=peak), caption, bool(hit)))
     return pictures
 

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from cxr.system.atomic_files import replacing
 from cxr.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 SCALARS = ("loss", "val_loss", "val_mean_auroc", "learning_rate")  # what TensorBoard shows
 
@@ -34,10 +37,23 @@ def write_history(history: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def epoch_logger(folder: Path) -> Callable[[Sequence[dict[str, Any]]], None]:
-    """Return a function that records a growing history in `folder`: history.csv, and TensorBoard's files if it can."""
+    """Return a function that records a growing history in `folder`: history.csv, and TensorBoard's files if it can.
+
+    A folder that cannot be written costs a warning and the records, not the run: the history is in the checkpoint too.
+    """
     writer = None
+    warned = False
 
     def log(history: Sequence[dict[str, Any]]) -> None:
+        nonlocal warned
+        try:
+            record(history)
+        except OSError as error:
+            if not warned:
+                logger.warning("%s The training goes on without it.", error)
+            warned = True
+
+    def record(history: Sequence[dict[str, Any]]) -> None:
         nonlocal writer
         write_history(history, folder / "history.csv")
         if importlib.util.find_spec("tensorboard") is None:

@@ -12,11 +12,21 @@ from pathlib import Path
 TEMP_PREFIX = ".tmp-"
 LOCK_NAME = ".train.lock"
 LOCK_POLL_SECONDS = 0.2
+WRITE_CURES = {
+    errno.ENOSPC: "Make room on this disk.",
+    errno.EDQUOT: "Make room: the quota of this user is used up.",
+    errno.EFBIG: "Raise the limit of the file size (ulimit -f).",
+    errno.ENOENT: "Its folder is not there any more; make it again.",
+    errno.EROFS: "The disk is read-only; choose another folder.",
+}
 _temp_numbers = itertools.count()
 
 
 class FolderError(OSError):
-    """A folder that cannot be written or has no room."""
+    """A file or folder that cannot be written or has no room; the text says which, why, and what to do."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class LockedError(RuntimeError):
@@ -40,6 +50,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         durable: flush to the disk first, so that a power cut leaves one of the two whole; takes some milliseconds.
+    Raises:
+        FolderError: the system refused to write the file.
     """
     temp = path.with_name(f"{TEMP_PREFIX}{os.getpid()}-{next(_temp_numbers)}{path.suffix}")
     try:
@@ -49,8 +61,22 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temp.replace(path)
         if durable:
             _flush_folder(path.parent)
+    except OSError as error:
+        unwritten = error.errno == errno.ENOENT and path.parent.is_dir()  # the block itself wrote nothing
+        if unwritten or error.errno is None or error.filename not in (None, str(temp)):  # or did something else
+            raise
+        raise _write_error(path, error) from error
     finally:
-        temp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder has gone: that has been said, or nothing was written
+            temp.unlink(missing_ok=True)
+
+
+def _write_error(path: Path, error: OSError) -> FolderError:
+    """Say which file could not be written, why, and what to do; the error's number stays."""
+    cure = WRITE_CURES.get(error.errno, "Change the permissions of its folder, or choose another one.")
+    told = FolderError(f"{path}: cannot be written ({error.strerror}). {cure}")
+    told.errno, told.strerror, told.filename = error.errno, error.strerror, str(path)
+    return told
 
 
 def _flush(path: Path) -> None:
@@ -75,8 +101,16 @@ def check_room(folder: Path, num_bytes: int, purpose: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        message = f"{purpose} needs {num_bytes / 1e6:.0f} MB there, {free / 1e6:.0f} MB are free. Make room."
+        message = f"{purpose} needs {_size(num_bytes)} there, {_size(free)} are free. Make room."
         raise FolderError(f"{folder}: {message}")
+
+
+def _size(num_bytes: float) -> str:
+    """Name a number of bytes in the largest unit of which there is at least one."""
+    for unit, name in ((1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.0f} {name}"
+    return f"{num_bytes:.0f} bytes"
 
 
 def check_folder(folder: Path, num_bytes: int) -> None:

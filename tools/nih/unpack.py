@@ -4,9 +4,11 @@ An archive is another's file: only regular members whose names the label table k
 nothing else ever touches the disk.
 """
 
+import gzip
 import os
 import struct
 import tarfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +24,9 @@ from tools.nih.tables import PrepareError
 IHDR = slice(16, 24)  # width and height of a PNG, big-endian (PNG specification, section 11.2.1)
 NUM_AHEAD = 4  # members in memory for each worker
 MAX_MEMBER_BYTES = 32 * 2**20  # no radiograph of the set is near it; stops a bomb
+MAX_HEADER_BYTES = 65_536  # of what stands before a member, such as a long name
+CHUNK_BYTES = 1 << 20
+DOWNLOAD_AGAIN = "Delete it and download it again."
 PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 4]
 
 
@@ -39,7 +44,7 @@ def unpack_archive(path: Path, image_dir: Path, known: Collection[str], image_si
     num_written = 0
 
     def write(name: str, data: bytes) -> None:
-        content = data if image_size is None else _resized(name, data, image_size)
+        content = _whole(name, data) if image_size is None else _resized(name, data, image_size)
         with replacing(
             image_dir / name, durable=False
         ) as temp:  # a flush for each is slow, and a second run writes what is missing
@@ -91,19 +96,40 @@ def resize_pictures(paths: Sequence[Path], image_dir: Path, image_size: int) -> 
 def _members(
     file, archive: str, known: Collection[str], is_there: Callable[[str, int], bool]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (image name, content) of the members that are not there yet, in the archive's order."""
+    """Yield (image name, content) of the members that are not there yet, in the archive's order.
+
+    The archive is read to its very end, where gzip's checksum and length stand: tarfile's own stream reader stops
+    before them, and where a member's header is damaged.
+    """
+    seen: set[str] = set()
     try:
-        with tarfile.open(fileobj=file, mode="r|gz") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                name = checked_name(member, archive, known)
-                if not is_there(name, member.size):
-                    yield name, tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with gzip.GzipFile(fileobj=file) as stream:
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_BoundedHeader) as tar:
+                for member in tar:
+                    if member.isdir():
+                        continue
+                    name = checked_name(member, archive, known)
+                    if name in seen:
+                        raise PrepareError(f"{archive}: {name} is in it twice. Delete it and download it again.")
+                    seen.add(name)
+                    if not is_there(name, member.size):
+                        yield name, tar.extractfile(member).read()
+            while rest := stream.read(CHUNK_BYTES):
+                if rest.strip(b"\0"):
+                    raise PrepareError(f"{archive}: damaged: no member begins where one should. {DOWNLOAD_AGAIN}")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
             raise
-        raise PrepareError(f"{archive}: damaged ({error}). Delete it and download it again.") from error
+        raise PrepareError(f"{archive}: damaged ({error}). {DOWNLOAD_AGAIN}") from error
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A member's header; those that carry long names are read into memory, so that their size needs a limit."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type not in tarfile.REGULAR_TYPES and self.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
+        return super()._proc_member(tar)
 
 
 def checked_name(member: tarfile.TarInfo, archive: str, known: Collection[str]) -> str:
@@ -132,6 +158,15 @@ def _is_there(path: Path, num_bytes: int, image_size: int | None) -> bool:
     except FileNotFoundError:
         return False
     return len(head) == IHDR.stop and struct.unpack(">II", head[IHDR]) == (image_size, image_size)
+
+
+def _whole(name: str, data: bytes) -> bytes:
+    """Return a picture's own bytes after decoding it: a changed one would stay for ever, for its size is right."""
+    try:
+        decode_radiograph(data)
+    except ImageError as error:
+        raise PrepareError(f"{name}: {error} {DOWNLOAD_AGAIN}") from error
+    return data
 
 
 def _resized(name: str, data: bytes, image_size: int) -> bytes:
