@@ -89,11 +89,11 @@ HEADER = b"Image Index,Finding Labels,Patient ID\n"
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (HEADER + b"a.png," + b"x" * 200_000 + b",1\n", r"table.csv line 2: not valid CSV \(field larger"),
-        (HEADER + b'a.png,"No Finding" x,1\n', "line 2: not valid CSV"),
-        (flip(gzip.compress(HEADER * 50), 20), "table.csv: not readable as text: damaged gzip file"),
-        (gzip.compress(HEADER * 50)[:-9], "table.csv: not readable as text: damaged gzip file"),
-        (HEADER + b"a\0.png,No Finding,1\n", "not readable as text: byte 0x00 at offset"),
+        (HEADER + b"a.png," + b"x" * 200_000 + b",1\n", r"table.csv line 2: .*not valid CSV \(field larger"),
+        (HEADER + b'a.png,"No Finding" x,1\n', "line 2: .*not valid CSV"),
+        (flip(gzip.compress(HEADER * 50), 20), "table.csv.*: damaged gzip file"),
+        (gzip.compress(HEADER * 50)[:-9], "table.csv.*: damaged gzip file"),
+        (HEADER + b"a\0.png,No Finding,1\n", "byte 0x00 at offset"),
     ],
 )
 def test_damaged_tables_are_named_with_their_line(tmp_path, content, match):
@@ -105,5 +105,5 @@ def test_damaged_tables_are_named_with_their_line(tmp_path, content, match):
 @pytest.mark.fault("C86")
 def test_a_damaged_list_is_named(tmp_path):
     (tmp_path / "list.txt").write_bytes(flip(gzip.compress(b"a.png\n" * 99), 16))
-    with pytest.raises(PrepareError, match=r"list.txt: not readable as text: damaged gzip file"):
+    with pytest.raises(PrepareError, match=r"list.txt.*: damaged gzip file"):
         read_list(tmp_path / "list.txt")
