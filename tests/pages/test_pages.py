@@ -146,7 +146,8 @@ def test_a_sample_tells_its_label_after_the_answer(page):
     assert page.locator(".findings tr:has(.tag) label").all_inner_texts() == [label]
 
 
-def test_the_print_view_is_one_page(page, result):
+def test_the_print_view_is_one_page(page):
+    analyse(page, upload_of(7))
     report = page.pdf(prefer_css_page_size=True, print_background=True)
     assert len(re.findall(rb"/Type\s*/Page\b(?!s)", report)) == 1
 
