@@ -129,7 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.panel and importlib.util.find_spec("matplotlib") is None:
         return fail("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", 2)
-    found = find_pictures(args.paths, exclude=args.out)
+    try:
+        found = find_pictures(args.paths, exclude=args.out)
+    except FileNotFoundError:  # relative paths have no meaning there
+        return fail("The current folder has been deleted. Change to another one (cd) and start again.", 2)
     for problem in found.problems:
         _say(problem, sys.stderr)
     if found.left_out:

@@ -247,3 +247,13 @@ def test_output_that_nobody_reads_ends_no_job(tmp_path, output):
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert len(rows_of(tmp_path / "out/predictions.csv")) == 4
+
+
+@pytest.mark.fault("I76")
+@pytest.mark.skipif(os.name != "posix", reason="other systems do not let a current folder be deleted")
+def test_a_current_folder_that_was_deleted_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert gradcam.main(["film.png"]) == 2
+    assert capsys.readouterr().err.startswith("The current folder has been deleted. Change to another one")
