@@ -149,13 +149,16 @@ def test_refit_writes_a_copy_with_the_same_network(project, images):
 def better():
     """A network whose first logit is the brightness of the left half: what the labels of a mass were drawn from."""
     radiograph = keras.Input((SIZE, SIZE, 1), name="radiograph")
-    half = np.zeros((SIZE, SIZE, 1, 2), np.float32)
-    half[:, : SIZE // 2, 0, 0], half[:, SIZE // 2 :, 0, 1] = 1 / 512, 1 / 512
-    maps = keras.layers.Conv2D(2, SIZE, use_bias=False, name="conv1_conv")(radiograph)
+    quarter = SIZE // 2
+    halves = np.zeros((2, 2, 1, 2), np.float32)
+    halves[:, 0, 0, 0], halves[:, 1, 0, 1] = 0.5, 0.5
+    maps = keras.layers.Conv2D(1, quarter, strides=quarter, use_bias=False, name="conv1_conv")(radiograph)
+    maps = keras.layers.Conv2D(2, 2, use_bias=False, name="halves")(maps)  # the mean of the left half, of the right
     maps = keras.layers.Activation("relu", name="relu")(maps)
     logits = keras.layers.Dense(1, name="logits")(keras.layers.GlobalAveragePooling2D(name="pooled")(maps))
     model = keras.Model(radiograph, keras.layers.Activation("sigmoid", name="probabilities")(logits))
-    model.get_layer("conv1_conv").set_weights([half])
+    model.get_layer("conv1_conv").set_weights([np.full((quarter, quarter, 1, 1), quarter**-2.0, np.float32)])
+    model.get_layer("halves").set_weights([halves])
     model.get_layer("logits").set_weights([np.array([[0.1], [-0.1]], np.float32), np.zeros(1, np.float32)])
     return model
 

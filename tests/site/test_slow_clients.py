@@ -63,7 +63,11 @@ def is_up(port):
 
 def num_connections(pid):
     """The sockets of a process without the listening one and the two of the loop's own."""
-    return sum("socket:" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()) - 1
+    targets = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            targets.append(str(entry.readlink()))
+    return sum("socket:" in target for target in targets) - 1
 
 
 def wait_until(condition, attempts=200):
