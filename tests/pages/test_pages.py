@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import radiograph_file, running_site, upload_of, watch
+from page_actions import analyse, choose, downloaded, exported, shown_radiograph, text_of
 from served_model import FINDINGS
 
 from cxr.heatmaps.overlay import overlay_heatmap
@@ -43,41 +44,6 @@ def page_without_script(browser, address):
     context = browser.new_context(base_url=address, java_script_enabled=False)
     yield context.new_page()
     context.close()
-
-
-def analyse(page, *files):
-    """Send files from the start page and wait for the result."""
-    page.goto("/")
-    page.set_input_files("#file", list(files))
-    page.click("form.upload button[type=submit]")
-    page.wait_for_selector("section.scripted" if len(files) == 1 else "main.paged")
-
-
-def choose(page, finding):
-    page.click(f"section.result:visible .findings label:has-text('{finding.replace('_', ' ')}')")
-
-
-def downloaded(page, kind):
-    with page.expect_download() as waiting:
-        page.click(f"[data-download={kind}]:visible")
-    return waiting.value.suggested_filename, waiting.value.path().read_bytes()
-
-
-def exported(page):
-    """The overlay that the page saves, RGB."""
-    _, data = downloaded(page, "png")
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int)
-
-
-def shown_radiograph(page):
-    """The radiograph as the page got it, a JPEG: uint8 (height, width)."""
-    source = page.get_attribute("section.result:visible .shot[data-rank='0']", "src")
-    data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-
-
-def text_of(page, selector):
-    return " ".join(page.inner_text(selector).split())
 
 
 # Start page
