@@ -33,18 +33,6 @@ def network():
     return build_small_network(FINDINGS, SIZE)
 
 
-@pytest.fixture(scope="module")
-def saved(network, tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.h5"
-    save_model(network, make_info(), path)
-    return path
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    return shutil.copy(saved, tmp_path / "copy.h5")
-
-
 # --- foreign and hostile files ---------------------------------------------------------------------------------------
 
 

@@ -8,35 +8,14 @@ import re
 import cv2
 import numpy as np
 import pytest
-from browser import radiograph_file, running_site, upload_of, watch
+from browser import radiograph_file, upload_of
 from page_actions import analyse, choose, downloaded, exported, shown_radiograph, text_of
 from served_model import FINDINGS
 
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import rank_findings
-from cxr.site.model_slot import ModelSlot
 from gradcam import explain
-
-
-@pytest.fixture(scope="module")
-def address(predictor):
-    slot = ModelSlot("here", load=lambda path, precision: predictor)
-    slot.predictor, slot.state = predictor, "ready"
-    with running_site(slot) as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser, address):
-    """A page of its own that must end without an error in the console and without a dialog."""
-    context = browser.new_context(base_url=address, viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    seen = watch(page)
-    yield page
-    context.close()
-    assert seen == []
 
 
 @pytest.fixture
