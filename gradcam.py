@@ -22,10 +22,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
-
-import numpy as np
 
 from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
 from cxr.system.process import hold_standard_descriptors
@@ -40,22 +39,15 @@ if __name__ == "__main__":
 
 from cxr.data.columns import name_key
 from cxr.heatmaps.gradcam import heatmaps
-from cxr.heatmaps.overlay import encode_png, overlay_heatmap
-from cxr.imaging.png import mark_as_drawn
+from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture, read_with_notices
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import (
-    INPUT_CHECK_WARNING,
-    Explanation,
-    common_peak,
-    describe_heatmap,
-    explain,
-    rank_findings,
-)
+from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
-from cxr.system.atomic_files import replacing
+from cxr.outputs.answer_writer import AnswerWriter
+from cxr.outputs.overlay_files import OverlayFiles
 from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
 from cxr.system.terminal import say, show_what_cannot_be_encoded, visible
@@ -130,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.panel and importlib.util.find_spec("matplotlib") is None:
         return fail("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", 2)
     try:
-        found = find_pictures(args.paths, exclude=args.out)
+        found = find_pictures(args.paths, exclude=[args.out])
     except FileNotFoundError:  # relative paths have no meaning there
         return fail("The current folder has been deleted. Change to another one (cd) and start again.", 2)
     for problem in found.problems:
@@ -152,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         num_failed = _explain_files(predictor, found.files, wanted, args)
     except OSError as error:  # of the output: what cannot be read is a line, and the others go on
-        return fail(f"{error.filename or args.out}: cannot be written: {error.strerror}. Choose another --out.", 3)
+        where = error.filename or args.out
+        return fail(f"{where}: cannot be written: {error.strerror}. Choose another place for it.", 3)
     num_files = len(found.files)
     _say(f"{num_files - num_failed} of {num_files} files -> {args.out / 'predictions.csv'}")
     return 1 if num_failed or found.problems else 0
@@ -169,7 +162,7 @@ def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
 def _explain_files(
     predictor: "Predictor", files: list[Path], wanted: list[int] | None, args: argparse.Namespace
 ) -> int:
-    """Write overlays and the table; return the number of files that could not be read."""
+    """Write the table and every other output; return the number of files that could not be read."""
     info, num_failed = predictor.info, 0
     progress = Progress("files", len(files))
     named = dict(zip(relative_names(files), files, strict=True))
@@ -178,8 +171,9 @@ def _explain_files(
         picture = read_with_notices(file)
         return picture, explain(predictor, picture.radiograph)
 
-    with AnswerTable(args.out, table_header(info.findings, args.columns), _job(predictor, args, named), named) as table:
-        outputs = OutputNames(args.out, table.marks)
+    header = table_header(info.findings, args.columns)
+    with AnswerTable(args.out, header, _job(predictor, args, named), named) as table, ExitStack() as open_writers:
+        writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, args)]
         left = {name: file for name, file in named.items() if name not in table.finished}
         if table.remark:
             _say(table.remark)
@@ -194,61 +188,44 @@ def _explain_files(
                 continue
             picture, answer = result
             ranking = rank_findings(answer.probabilities)
-            chosen = wanted if wanted is not None else ranking if args.all else ranking[: args.top]
             above = [info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]
             _say(f"{visible(str(file))}: {above}")
             for notice in (*picture.notices, *([INPUT_CHECK_WARNING] if answer.fails_input_check else [])):
                 _say(f"    {notice}")
-            _write_pictures(picture.radiograph, answer, chosen, info, name, outputs, args)
-            # Last: a row says that its pictures are there too.
+            for writer in writers:
+                for line in writer.add(name, file, picture, answer):
+                    _say(f"    {line}")
+            # Last: a row says that the other outputs are there too.
             table.add(table_row(name, info, answer, picture.notices, args.columns))
     progress.show(len(files))
     return num_failed
 
 
 def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path]) -> dict[str, object]:
-    """Collect what the answers and the pictures of a run depend on, beside the files."""
+    """Collect what the answers and the outputs of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
-    pictures = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
+    outputs = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
     folder = visible(Path(os.path.abspath(file)).as_posix()).removesuffix(name)  # noqa: PTH100
-    return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **pictures}
+    return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **outputs}
 
 
-def _write_pictures(
-    radiograph: np.ndarray,
-    answer: Explanation,
-    chosen: list[int],
-    info: ModelInfo,
-    name: str,
-    outputs: OutputNames,
-    args: argparse.Namespace,
-) -> None:
-    peak = None if args.own_peak else common_peak(answer.heatmaps)
-    overlays = {k: overlay_heatmap(radiograph, answer.heatmaps[k], peak=peak) for k in chosen}
-    scales = {k: describe_heatmap(answer.heatmaps[k], float(answer.logits[k])) for k in chosen}
-    for k, overlay in overlays.items():
-        path = outputs.claim(name, info.findings[k])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, mark_as_drawn(encode_png(overlay)))
-        said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scales[k]}"
-        _say(f"    {said} -> {path}")
+def _writers(
+    info: ModelInfo, wanted: list[int] | None, table: AnswerTable, args: argparse.Namespace
+) -> list[AnswerWriter]:
+    """Return a writer for each output that was asked for beside the table, in the order of their lines."""
+
+    def choose(answer: Explanation) -> list[int]:
+        ranking = rank_findings(answer.probabilities)
+        return wanted if wanted is not None else ranking if args.all else ranking[: args.top]
+
+    outputs = OutputNames(args.out, table.marks)
+    writers: list[AnswerWriter] = [OverlayFiles(outputs, info, choose, own_peak=args.own_peak)]
     if args.panel:
         # Matplotlib takes a second to import, and nothing else here needs it.
-        from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
+        from cxr.outputs.panel_files import PanelFiles
 
-        path = outputs.claim(name, "panel")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        warning = INPUT_CHECK_WARNING if answer.fails_input_check else ""
-        captioned = [CaptionedOverlay(overlay, k, scales[k]) for k, overlay in overlays.items()]
-        panel_png = draw_panel(name, radiograph, captioned, answer.probabilities, info, warning, peak)
-        _write_whole(path, mark_as_drawn(panel_png))
-        _say(f"    -> {path}")
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a picture whole or not at all: a full disk leaves no cut one."""
-    with replacing(path, durable=False) as temp:
-        temp.write_bytes(data)
+        writers.append(PanelFiles(outputs, info, choose, own_peak=args.own_peak))
+    return writers
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:

@@ -48,7 +48,7 @@ class FoundPictures:
         return f"Left out: {', '.join(counts)}." if counts else ""
 
 
-def find_pictures(paths: Iterable[str], exclude: Path | None = None) -> FoundPictures:
+def find_pictures(paths: Iterable[str], exclude: Iterable[Path] = ()) -> FoundPictures:
     """Resolve files, folders (searched recursively, also through links) and glob patterns.
 
     A file that is named is taken whatever it is; in a folder only what is a picture by its content, or by its name, so
@@ -56,17 +56,17 @@ def find_pictures(paths: Iterable[str], exclude: Path | None = None) -> FoundPic
     folders and in patterns.
 
     Args:
-        exclude: a folder to leave out, so that a second run does not look at what the first one wrote.
+        exclude: folders to leave out, so that a second run does not look at what the first one wrote.
     """
     found = FoundPictures()
-    excluded = None if exclude is None else os.path.realpath(exclude)
+    excluded = frozenset(os.path.realpath(folder) for folder in exclude)
     seen: set[str] = set()
     for path in paths:
         before = found.left_out.total(), len(found.problems)
         num_matches = 0
         for match in _resolve(path, excluded, found):
             real = os.path.realpath(match)
-            if excluded is not None and _is_below(real, excluded):
+            if any(_is_below(real, folder) for folder in excluded):
                 continue
             num_matches += 1
             if real not in seen:
@@ -85,7 +85,7 @@ def _nothing_at(path: str, num_left_out: int) -> str:
     return f"{visible(path)}: no PNG, JPEG or DICOM file found{others}. {advice}"
 
 
-def _resolve(path: str, excluded: str | None, found: FoundPictures) -> Iterator[str]:
+def _resolve(path: str, excluded: frozenset[str], found: FoundPictures) -> Iterator[str]:
     """Yield the files that one path of the command line names."""
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails on some loops of links
         yield from _scan(path, excluded, found)
@@ -103,7 +103,7 @@ def _resolve(path: str, excluded: str | None, found: FoundPictures) -> Iterator[
                 yield match
 
 
-def _scan(folder: str, excluded: str | None, found: FoundPictures) -> list[str]:
+def _scan(folder: str, excluded: frozenset[str], found: FoundPictures) -> list[str]:
     """Return the pictures below a folder, sorted by path; a folder that links lead to twice is looked at once."""
     pictures: list[str] = []
     waiting, seen = [folder], set()
@@ -116,7 +116,7 @@ def _scan(folder: str, excluded: str | None, found: FoundPictures) -> list[str]:
         except OSError as error:
             found.problems.append(f"{visible(here)}: cannot be opened: {error.strerror}.")
             continue
-        if (status.st_dev, status.st_ino) in seen or os.path.realpath(here) == excluded:
+        if (status.st_dev, status.st_ino) in seen or os.path.realpath(here) in excluded:
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in members:

@@ -14,6 +14,7 @@ PACKAGES = (
     "metrics",
     "heatmaps",
     "inference",
+    "outputs",
     "training",
     "report",
     "site",

@@ -10,6 +10,7 @@ from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
 from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.inference.explanation import describe_heatmap
 from cxr.network.model_file import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -125,5 +126,5 @@ def test_heatmaps_refuses_a_head_that_is_not_pooling_and_one_dense_layer(feature
 
 
 def test_describe_heatmap_names_peak_and_logit_or_the_lack_of_evidence():
-    assert "+0.25 to a logit of -1.5" in gradcam.describe_heatmap(np.array([[0, 0.25]]), -1.5)
-    assert "no positive evidence" in gradcam.describe_heatmap(np.zeros((7, 7)), 3.0)
+    assert "+0.25 to a logit of -1.5" in describe_heatmap(np.array([[0, 0.25]]), -1.5)
+    assert "no positive evidence" in describe_heatmap(np.zeros((7, 7)), 3.0)

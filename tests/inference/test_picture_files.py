@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_find_pictures(folder, paths, expected, num_problems):
-    found = find_pictures(paths, exclude=Path("out"))
+    found = find_pictures(paths, exclude=[Path("out"), Path("elsewhere")])
     assert [file.as_posix() for file in found.files] == expected
     assert len(found.problems) == num_problems
 

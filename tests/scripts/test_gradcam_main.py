@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from served_model import FINDINGS, served_model, served_predictor
 
 import gradcam
-from cxr.heatmaps.overlay import overlay_heatmap
+from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.network.input_check import AspectStatistics, Source
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def write_picture(path, seed, shape=(130, 110)):
     path.parent.mkdir(parents=True, exist_ok=True)
     small = np.random.default_rng(seed).integers(0, 256, (6, 5), dtype=np.uint8)
-    path.write_bytes(gradcam.encode_png(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)))
+    path.write_bytes(encode_png(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)))
     return decode_radiograph(path.read_bytes())
 
 
