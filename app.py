@@ -14,7 +14,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,11 @@ from cxr.site.errors import (
 )
 from cxr.site.limits import (
     LOCAL_HOSTS,
+    SHARED_PATH,
     explain_other_site,
     host_is_trusted,
     host_of_user,
+    page_origin,
     sent_by_another_site,
     trusted_hosts,
     url_prefix,
@@ -97,14 +99,17 @@ class Site(Flask):
         decoder: Decoder,
         trusted_hosts: Collection[str] | None,
         further_models: Sequence[ModelSlot] = (),
+        *,
+        num_proxies: int = 0,
+        allowed_origins: Collection[str] = (),
     ) -> None:
         super().__init__(__name__)
-        self.trusted_hosts = trusted_hosts
+        self.trusted_hosts, self.allowed_origins = trusted_hosts, allowed_origins
         self.debug = False  # FLASK_DEBUG would show tracebacks to visitors
         self.service = Service(model, decoder, further_models)
         self.samples, self.legend = load_samples(), legend()
         self.openapi = json.loads(OPENAPI_PATH.read_text(encoding="utf-8"))
-        self.wsgi_app = Middleware(self.wsgi_app)
+        self.wsgi_app = Middleware(self.wsgi_app, num_proxies=num_proxies, allowed_origins=allowed_origins)
 
     def log_exception(self, exc_info: tuple) -> None:
         self.logger.error("Request %s failed", request.environ["cxr.record"].request_id, exc_info=exc_info)
@@ -119,6 +124,8 @@ def create_app(
     *,
     trusted_hosts: Collection[str] | None = LOCAL_HOSTS,
     further_models: Sequence[ModelSlot] = (),
+    num_proxies: int = 0,
+    allowed_origins: Collection[str] = (),
 ) -> Site:
     """Build the site.
 
@@ -127,11 +134,14 @@ def create_app(
         decoder: by default two child processes, started when they are needed.
         trusted_hosts: hosts that requests may be addressed to, without ports; None for any.
         further_models: those that answer beside the first one.
+        num_proxies: how many proxies stand before the site, whose forwarded headers are then heeded.
+        allowed_origins: such as https://app.example.org, whose pages may use the interface for programs.
     """
     decoder, lazily = decoder or Decoder(start=False), model is None
     model = model or ModelSlot(MODEL_PATH)
     hosts = None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts))
-    app = Site(model, decoder, hosts, further_models)
+    origins = frozenset(map(page_origin, allowed_origins))
+    app = Site(model, decoder, hosts, further_models, num_proxies=num_proxies, allowed_origins=origins)
     app.config.update(MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES)
     app.jinja_env.globals.update(
         disclaimer=DISCLAIMER,
@@ -308,6 +318,8 @@ def _look_at_request() -> None:
     host, origin = request.headers.get("Host"), request.headers.get("Origin")
     if not host_is_trusted(host, site.trusted_hosts):
         raise SiteError("wrong_host")
+    if request.path.startswith(SHARED_PATH) and origin in site.allowed_origins:
+        return
     if request.method == "POST" and sent_by_another_site(request.headers.get("Sec-Fetch-Site"), origin, host):
         raise SiteError("other_site", explain_other_site(origin, host))
 
@@ -354,6 +366,24 @@ def server_error_page(app: Site, status: int, prefix: str = "") -> tuple[list[tu
         return [*response.headers, *HEADERS.items(), *own.items()], response.data
 
 
+def _argument(parse: Callable[[str], str | int]) -> Callable[[str], str | int]:
+    """Let the command line repeat the words of a ValueError."""
+
+    def parse_argument(text: str) -> str | int:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse_argument
+
+
+def _num_proxies(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10:
+        raise ValueError(f"Expected how many proxies stand before the site, 1 to 9, received {text!r}.")
+    return int(text)
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Serve the microsite. A prototype for education, not for clinical use."
@@ -380,16 +410,35 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="append",
         metavar="NAME",
         default=[],
-        type=host_of_user,
+        type=_argument(host_of_user),
         help="name under which visitors may address the site, beside this machine's own; may be repeated (default: "
         "none with a local --host, else any)",
     )
     parser.add_argument(
         "--url-prefix",
         default="",
-        type=url_prefix,
+        type=_argument(url_prefix),
         metavar="PATH",
         help="path below which a proxy shows the site, such as /cxr (default: none)",
+    )
+    parser.add_argument(
+        "--behind-proxy",
+        nargs="?",
+        type=_argument(_num_proxies),
+        default=0,
+        const=1,
+        metavar="N",
+        help="heed the headers X-Forwarded-For, -Proto, -Host and -Prefix, to which each of N proxies adds one value "
+        "(N: 1 unless given; default: these headers are ignored)",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        metavar="URL",
+        default=[],
+        type=_argument(page_origin),
+        help="origin such as https://app.example.org whose pages may use the interface for programs; may be repeated "
+        "(default: none)",
     )
     args = parser.parse_args(argv)
     names = [path.stem for path in args.model_path or ()]
@@ -411,7 +460,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     trusted = trusted_hosts(args.host, listener.getsockname()[0], args.trusted_host)
     decoder = Decoder()  # first: small processes, started while this one is small
     slots = [ModelSlot(path, precision=args.precision) for path in args.model_path or [MODEL_PATH]]
-    app = create_app(slots[0], decoder, trusted_hosts=trusted, further_models=slots[1:])
+    app = create_app(
+        slots[0],
+        decoder,
+        trusted_hosts=trusted,
+        further_models=slots[1:],
+        num_proxies=args.behind_proxy,
+        allowed_origins=args.allow_origin,
+    )
     address = f"[{args.host}]" if family == socket.AF_INET6 else args.host
 
     def started() -> None:
@@ -421,7 +477,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_in_turn(slots)
 
     error_page = functools.partial(server_error_page, app, prefix=args.url_prefix)
-    serve(app, listener, error_page, started=started, url_prefix=args.url_prefix)
+    behind = {"url_prefix": args.url_prefix, "forwarded_headers": args.behind_proxy > 0}
+    serve(app, listener, error_page, started=started, **behind)
     decoder.close()
     return 0
 

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 NAME = re.compile(r"([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)\.?")
 PORT = re.compile(r"[0-9]{1,5}")
-PREFIX = re.compile(r"(/[A-Za-z0-9_.~-]+)*")
+PREFIX = re.compile(r"(/(?!\.\.?(?:/|$))[A-Za-z0-9_.~-]+)*")  # neither . nor .. as a name
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PROGRAM_PATHS = ("/api/", "/healthz", "/readyz")
+SHARED_PATH = "/api/"  # what pages of other origins may be let in to, never the forms
+PREFLIGHT_SECONDS = 600  # that a browser need not ask again
 
 
 def split_host(text: str) -> tuple[str, int | None] | None:
@@ -66,6 +68,41 @@ def url_prefix(text: str) -> str:
     if not PREFIX.fullmatch(path):
         raise ValueError(f"Expected a path such as /cxr, received {text!r}.")
     return path
+
+
+def page_origin(text: str) -> str:
+    """Return an origin as browsers write it in the header Origin (RFC 6454, 6.2): no path, no port that is the usual.
+
+    Raises:
+        ValueError: it is none, or a pattern.
+    """
+    scheme, _, rest = text.strip().lower().removesuffix("/").partition("://")
+    parts = split_host(rest)
+    if scheme not in DEFAULT_PORTS or parts is None or rest.endswith(".") or parts[1] not in (None, *range(1, 2**16)):
+        raise ValueError(f"Expected an origin such as https://app.example.org:8443, received {text!r}.")
+    host, port = parts
+    return f"{scheme}://{host}" if port in (None, DEFAULT_PORTS[scheme]) else f"{scheme}://{host}:{port}"
+
+
+def sharing_headers(method: str, path: str, origin: str | None, allowed: Collection[str]) -> dict[str, str]:
+    """Return the headers that let pages of allowed origins read answers for programs (CORS; Fetch standard, 3.2).
+
+    Credentials are never allowed; a refusal is the absence of the headers.
+
+    Args:
+        origin: the header, None where it is missing.
+        allowed: origins as `page_origin` returns them.
+    """
+    if not allowed or not path.startswith(SHARED_PATH):
+        return {}
+    headers = {"Vary": "Origin"}
+    if origin in allowed:
+        headers |= {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After, X-Request-Id"}
+        if method == "OPTIONS":
+            headers["Access-Control-Allow-Methods"] = "GET, POST"
+            headers["Access-Control-Allow-Headers"] = "Content-Type"
+            headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
+    return headers
 
 
 def is_loopback(address: str) -> bool:
@@ -134,15 +171,13 @@ def _same_origin(origin: str, host: str) -> bool:
 
 def explain_other_site(origin: str | None, host: str | None) -> str:
     """Say why a request counts as another site's, and what to do where a proxy is the cause."""
-    readable = origin is not None and split_host(origin.partition("://")[2]) is not None
-    addressed = f"while this request is addressed to {host} (header Host)" if split_host(host or "") else ""
-    if not readable or not addressed:
+    sender = split_host(origin.partition("://")[2]) if origin else None
+    if sender is None or split_host(host or "") is None:
         return "The page it was sent from is not of this site. Open this site itself and choose the picture there."
-    name = split_host(origin.partition("://")[2])[0]
     return (
-        f"The page it was sent from is at {origin} (header Origin), {addressed}. Open this site itself and choose the "
-        f"picture there. If a proxy stands between, let it pass the header Host on, and start the site with "
-        f"--trusted-host {name}."
+        f"Origin {origin}, addressed as {host} (header Host). If you came from another site, open this one itself and "
+        "choose the picture there. If a proxy stands between: pass the Host on and start with --trusted-host "
+        f"{sender[0]}."
     )
 
 

@@ -5,18 +5,22 @@ pixel, no value of a header; the route is the rule that matched, never the path 
 """
 
 import hashlib
+import ipaddress
 import json
 import logging
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from cxr.site.limits import DEFAULT_PORTS, PREFIX, sharing_headers
 from cxr.system.background_log import log_to
 
 HEADERS = {
@@ -66,7 +70,8 @@ class RequestRecord:
     code: str = ""
     files: list[FileRecord] = field(default_factory=list)
 
-    def write(self, *, method: str, status: int, num_bytes: int) -> None:
+    def write(self, *, method: str, status: int, num_bytes: int, client: str = "") -> None:
+        """Write the line; `client` is the address that the request came from."""
         record = {
             "id": self.request_id,
             "method": method,
@@ -75,6 +80,8 @@ class RequestRecord:
             "bytes": num_bytes,
             "ms": round(1000 * (time.perf_counter() - self.start), 1),
         }
+        with suppress(ValueError):  # none, or what a proxy wrote in its place
+            record["client"] = str(ipaddress.ip_address(client))
         if self.code:
             record["code"] = self.code
         if self.files:
@@ -83,28 +90,61 @@ class RequestRecord:
 
 
 class Middleware:
-    """Wrap a WSGI application."""
+    """Wrap a WSGI application.
 
-    def __init__(self, application: Callable) -> None:
-        self._application = application
+    Args:
+        num_proxies: how many proxies stand before it, each of which adds one value to each forwarded header
+            (X-Forwarded-For, -Proto, -Host, -Prefix); with 0 these headers are ignored.
+        allowed_origins: whose pages may read answers for programs.
+    """
+
+    def __init__(self, application: Callable, *, num_proxies: int = 0, allowed_origins: Collection[str] = ()) -> None:
+        self._application = _behind_proxies(application, num_proxies) if num_proxies else application
+        self._allowed_origins = allowed_origins
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         record = RequestRecord()
         environ["cxr.record"] = record
+        if environ.get(
+            "CONTENT_LENGTH"
+        ):  # else Werkzeug looks for the end, and refuses a body of just the largest size
+            environ.pop("wsgi.input_terminated", None)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: tuple | None = None) -> Callable:
+            method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
             added = HEADERS | {"Cache-Control": _cache_rule(environ, status), "X-Request-Id": record.request_id}
+            added |= sharing_headers(method, path, environ.get("HTTP_ORIGIN"), self._allowed_origins)
             names = {name.lower() for name in added}
             kept = [(name, value) for name, value in headers if name.lower() not in names]
             length = environ.get("CONTENT_LENGTH", "")
             record.write(
-                method=environ["REQUEST_METHOD"],
+                method=method,
                 status=int(status[:3]),
                 num_bytes=int(length) if length.isdecimal() else 0,
+                client=environ.get("REMOTE_ADDR", ""),
             )
             return start_response(status, [*kept, *added.items()], exc_info)
 
         return self._application(environ, start)
+
+
+def _behind_proxies(application: Callable, number: int) -> Callable:
+    """Take address, scheme, host and path of a request from what so many proxies say of it.
+
+    A scheme or path that is none is left as it was. A proxy may have stripped the path or not.
+    """
+
+    def checked(environ: dict, start_response: Callable) -> Iterable[bytes]:
+        before = environ["werkzeug.proxy_fix.orig"]
+        if environ["wsgi.url_scheme"] not in DEFAULT_PORTS:
+            environ["wsgi.url_scheme"] = before["wsgi.url_scheme"]
+        prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
+        environ["SCRIPT_NAME"] = prefix = prefix if PREFIX.fullmatch(prefix) else before["SCRIPT_NAME"] or ""
+        if prefix and f"{environ['PATH_INFO']}/".startswith(f"{prefix}/"):
+            environ["PATH_INFO"] = environ["PATH_INFO"].removeprefix(prefix) or "/"
+        return application(environ, start_response)
+
+    return ProxyFix(checked, x_for=number, x_proto=number, x_host=number, x_prefix=number)
 
 
 def _cache_rule(environ: dict, status: str) -> str:

@@ -40,7 +40,6 @@ SETTINGS = {
     "outbuf_high_watermark": sys.maxsize,  # a thread never waits for its reader; MAX_HELD_BYTES is the bound
     "recv_bytes": 2**16,
     "ident": None,  # no version banner
-    "clear_untrusted_proxy_headers": True,
     "expose_tracebacks": False,
 }
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -173,6 +172,7 @@ def serve(
     *,
     started: Callable[[], None],
     url_prefix: str = "",
+    forwarded_headers: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; a second signal ends the process at once.
 
@@ -181,8 +181,10 @@ def serve(
         error_page: gives the pages for what waitress refuses on its own.
         started: called when requests are answered and signals heeded.
         url_prefix: path below which visitors see the site, such as "/cxr"; a proxy may strip it or leave it.
+        forwarded_headers: whether the application sees what proxies say of a request; else they are taken out.
     """
-    adjustments = Adjustments(sockets=[listener], url_prefix=url_prefix, **SETTINGS)
+    settings = SETTINGS | {"clear_untrusted_proxy_headers": not forwarded_headers}
+    adjustments = Adjustments(sockets=[listener], url_prefix=url_prefix, **settings)
     address = (listener.family, listener.type, listener.proto, listener.getsockname())
     server = _Server(application, _sock=listener, adj=adjustments, bind_socket=False, sockinfo=address)
     server.error_page = error_page

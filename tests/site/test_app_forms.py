@@ -122,7 +122,8 @@ def test_a_body_up_to_the_limit_is_read(client, excess, status):
     empty = form(("x.png", b""))
     body = form(("x.png", bytes(MAX_REQUEST_BYTES + excess - len(empty))))
     assert len(body) == MAX_REQUEST_BYTES + excess
-    page = client.post("/predict", data=body, content_type=FORM)
+    as_servers_do = {"wsgi.input_terminated": True}
+    page = client.post("/predict", data=body, content_type=FORM, environ_overrides=as_servers_do)
     assert page.status_code == status
     assert ERRORS["type" if status == 415 else "request_too_large"].title in text_of(page)
 

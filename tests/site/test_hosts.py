@@ -149,7 +149,8 @@ def test_the_refusal_names_its_cause():
         answer = upload(client, png(), path=path, headers=headers)
         assert answer.status_code == 403
         for words in (
-            "http://cxr.hospital.example", "127.0.0.1:5000", "header Host", "--trusted-host cxr.hospital.example",
+            "Origin http://cxr.hospital.example, addressed as 127.0.0.1:5000", "header Host", "pass the Host on",
+            "start with --trusted-host cxr.hospital.example",
         ):  # fmt: skip
             assert words in answer.text
     for origin in ("http://[", "null", "<script>", 'http://a"><b>'):

@@ -29,6 +29,7 @@ from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_info import ModelInfo
 from cxr.site import connection
 from cxr.site.decoding_pool import Decoder
+from cxr.site.limits import LOCAL_HOSTS
 from cxr.site.middleware import set_up_logging
 from cxr.site.model_slot import ModelSlot
 from cxr.system.process import keep_freed_memory_small
@@ -80,13 +81,22 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--url-prefix", default="")
+    parser.add_argument("--behind-proxy", type=int, default=0)
+    parser.add_argument("--trusted-host", action="append", default=[])
+    parser.add_argument("--allow-origin", action="append", default=[])
     args = parser.parse_args()
     connection.GRACE_SECONDS = args.read_seconds
     set_up_logging()
     keep_freed_memory_small()
     listener = socket.create_server((args.host, args.port))
     decoder = Decoder()
-    application = site.create_app(ready_slot(args.delay), decoder)
+    application = site.create_app(
+        ready_slot(args.delay),
+        decoder,
+        trusted_hosts=[*LOCAL_HOSTS, *args.trusted_host],
+        num_proxies=args.behind_proxy,
+        allowed_origins=args.allow_origin,
+    )
     address = f"http://{args.host}:{listener.getsockname()[1]}"
     cxr.site.server.serve(
         application,
@@ -94,6 +104,7 @@ def main() -> int:
         functools.partial(site.server_error_page, application, prefix=args.url_prefix),
         started=lambda: print(f"Listening on {address} as {os.getpid()}", flush=True),
         url_prefix=args.url_prefix,
+        forwarded_headers=args.behind_proxy > 0,
     )
     decoder.close()
     return 0
