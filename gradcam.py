@@ -3,6 +3,7 @@
     python gradcam.py IMAGE.png                         # top 3 findings of one radiograph -> gradcam_out/
     python gradcam.py images/ --finding Effusion        # one finding, a whole folder (PNG, JPEG, DICOM)
     python gradcam.py "images/*.png" --panel            # one picture per radiograph: overlays and all probabilities
+    python gradcam.py images/ --boxes-out boxes.csv     # and boxes around what is hot, in NIH's format
 
 In Python:
 
@@ -21,8 +22,9 @@ import argparse
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -42,11 +44,12 @@ from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture, read_with_notices
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, explain, rank_findings
+from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, above_threshold, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.outputs.answer_writer import AnswerWriter
+from cxr.outputs.box_file import BoxFile
 from cxr.outputs.overlay_files import OverlayFiles
 from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
@@ -85,6 +88,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     which.add_argument("--top", type=int, default=3, metavar="N", help="overlays of the N most probable (default: 3)")
     which.add_argument("--all", action="store_true", help="overlays of all findings")
     parser.add_argument("--panel", action="store_true", help="one picture per image: overlays and all probabilities")
+    parser.add_argument(
+        "--boxes-out",
+        type=Path,
+        metavar="FILE",
+        help="CSV of boxes around the hot regions, in NIH's BBox_List format, of the findings that overlays show; with "
+        "--top 0 of those at or above the threshold",
+    )
     parser.add_argument(
         "--own-peak",
         action="store_true",
@@ -173,7 +183,7 @@ def _explain_files(
 
     header = table_header(info.findings, args.columns)
     with AnswerTable(args.out, header, _job(predictor, args, named), named) as table, ExitStack() as open_writers:
-        writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, args)]
+        writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, named, args)]
         left = {name: file for name, file in named.items() if name not in table.finished}
         if table.remark:
             _say(table.remark)
@@ -187,9 +197,7 @@ def _explain_files(
                 _say(f"{visible(str(file))}: {getattr(result, 'strerror', None) or result}", sys.stderr)
                 continue
             picture, answer = result
-            ranking = rank_findings(answer.probabilities)
-            above = [info.findings[k] for k in ranking if answer.probabilities[k] >= info.threshold]
-            _say(f"{visible(str(file))}: {above}")
+            _say(f"{visible(str(file))}: {[info.findings[k] for k in above_threshold(info, answer)]}")
             for notice in (*picture.notices, *([INPUT_CHECK_WARNING] if answer.fails_input_check else [])):
                 _say(f"    {notice}")
             for writer in writers:
@@ -205,12 +213,13 @@ def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path
     """Collect what the answers and the outputs of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
     outputs = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
+    outputs["boxes_out"] = args.boxes_out and os.path.abspath(args.boxes_out)  # noqa: PTH100
     folder = visible(Path(os.path.abspath(file)).as_posix()).removesuffix(name)  # noqa: PTH100
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **outputs}
 
 
 def _writers(
-    info: ModelInfo, wanted: list[int] | None, table: AnswerTable, args: argparse.Namespace
+    info: ModelInfo, wanted: list[int] | None, table: AnswerTable, named: Mapping[str, Path], args: argparse.Namespace
 ) -> list[AnswerWriter]:
     """Return a writer for each output that was asked for beside the table, in the order of their lines."""
 
@@ -225,6 +234,10 @@ def _writers(
         from cxr.outputs.panel_files import PanelFiles
 
         writers.append(PanelFiles(outputs, info, choose, own_peak=args.own_peak))
+    if args.boxes_out:
+        in_boxes = choose if wanted is not None or args.all or args.top else partial(above_threshold, info)
+        replaced = named.keys() - table.marks.keys()
+        writers.append(BoxFile(args.boxes_out, info, in_boxes, finished=table.finished, replaced=replaced))
     return writers
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxr.data.boxes import BOX_PICTURE_SIZE, BoxError, read_boxes
 from cxr.data.columns import IMAGE_KEYS, PATIENT_KEY, name_key
 from cxr.system.atomic_files import replacing
 from cxr.system.csv_table import TableError, read_table, records
@@ -109,13 +110,16 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_boxes(source: Source) -> list[list[str]]:
-    """Return the rows of a source's box file, the image with the source's name in front."""
+    """Return the rows of a source's box file in NIH's frame, the image with the source's name in front."""
     found = sorted({*source.folder.glob("*boxes*.csv"), *source.folder.glob("BBox_List*.csv")})
     try:
-        tables = [list(records(read_table(path)))[1:] for path in found[:1]]
-    except TableError as error:
-        raise JoinError(f"{found[0]}: {error}") from error
-    return [[f"{source.name}/{cells[0]}", *cells[1:6]] for rows in tables for _, cells in rows]
+        boxes = [box for path in found[:1] for box in read_boxes(path)]
+    except BoxError as error:
+        raise JoinError(str(error)) from error
+    shares = [(box.left, box.top, box.width, box.height) for box in boxes]
+    # The frame is a power of two, so that numbers in NIH's frame come back as they were.
+    numbers = [[f"{share * BOX_PICTURE_SIZE:.15g}" for share in four] for four in shares]
+    return [[f"{source.name}/{box.image}", box.finding, *four] for box, four in zip(boxes, numbers, strict=True)]
 
 
 def _link(image: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 Owns the file's format and what lies inside a box, not what is measured with boxes.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,14 @@ from cxr.system.csv_table import TableError, read_table, records
 
 FINE = 8  # points per cell and direction by which the share of a cell inside a turned box is counted
 BOX_PICTURE_SIZE = 1024  # NIH's boxes are in pixels of a 1024 x 1024 picture, whatever the size of the file at hand
+NUM_BOX_COLUMNS = 6  # image, finding, x, y, w, h; NIH's own rows end in three empty cells
+# Of boxes that this program found: in pixels of a picture whose size stands beside them.
+FOUND_BOXES_HEADER = (
+    *("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"),
+    *("Score", "Picture Width", "Picture Height"),
+)
+PICTURE_KEYS = ("picturewidth", "pictureheight")  # columns that name the size of another picture
+SCORE_KEY = "score"  # a column of boxes that a program found
 MAX_PROBLEMS = 20  # lines of a box file named in one error
 
 
@@ -37,7 +46,9 @@ class Box:
 def read_boxes(path: Path | str) -> tuple[Box, ...]:
     """Read boxes in the format of NIH's BBox_List: `Image Index,Finding Label,Bbox [x,y,w,h],,,`.
 
-    x and y are the top left corner in pixels of a 1024 x 1024 picture. Several rows may share image and finding.
+    x and y are the top left corner in pixels of a 1024 x 1024 picture, or of the size that the columns `Picture Width`
+    and `Picture Height` name. Other named columns, such as `Score`, are passed over. Several rows may share image and
+    finding.
 
     Raises: BoxError naming up to MAX_PROBLEMS faulty lines; OSError where the file cannot be read.
     """
@@ -52,11 +63,14 @@ def read_boxes(path: Path | str) -> tuple[Box, ...]:
             f"{path.name} line {line}: expected the header 'Image Index,Finding Label,Bbox [x,y,w,h],,,', received "
             f"'{','.join(header)[:80]}'. Add the header line."
         )
+    extra = [name_key(cell) for cell in header[NUM_BOX_COLUMNS:]]
+    if len({*PICTURE_KEYS} & {*extra}) == 1:
+        raise BoxError(f"{path.name} line {line}: expected both of Picture Width and Picture Height, or neither.")
     boxes, problems = [], []
     for line, row in rows[1:]:
         if not any(cell.strip() for cell in row):
             continue
-        parsed = _parse_row(row)
+        parsed = _parse_row(row, extra)
         if isinstance(parsed, Box):
             boxes.append(parsed)
         else:
@@ -69,25 +83,36 @@ def read_boxes(path: Path | str) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-def _parse_row(row: list[str]) -> Box | str:
-    """Return the box of one CSV row, or what is wrong with it."""
+def _parse_row(row: list[str], extra: Sequence[str]) -> Box | str:
+    """Return the box of one CSV row, or what is wrong with it.
+
+    Args:
+        extra: keys of the columns behind the box, "" for those without a name.
+    """
     cells = [cell.strip() for cell in row]
-    if len(cells) < 6 or any(cells[6:]):
+    further = list(itertools.zip_longest(extra, cells[NUM_BOX_COLUMNS:], fillvalue=""))
+    named = {key: cell for key, cell in further if key}
+    if len(cells) < NUM_BOX_COLUMNS or any(cell for key, cell in further if not key):
         return f"expected 6 values (image, finding, x, y, w, h), received {len([cell for cell in cells if cell])}."
     if not cells[0] or not cells[1]:
         return "expected an image name and a finding, received an empty cell."
     try:
-        x, y, width, height = (float(cell) for cell in cells[2:6])
+        x, y, width, height = (float(cell) for cell in cells[2:NUM_BOX_COLUMNS])
     except ValueError:
-        return f"expected four numbers x, y, w, h, received {', '.join(cells[2:6])[:60]}."
-    fits = all(map(math.isfinite, (x, y, width, height))) and x >= 0 and y >= 0 and width > 0 and height > 0
-    if not fits or max(x + width, y + height) > BOX_PICTURE_SIZE:
+        return f"expected four numbers x, y, w, h, received {', '.join(cells[2:NUM_BOX_COLUMNS])[:60]}."
+    try:
+        across, down = (float(named.get(key, BOX_PICTURE_SIZE)) for key in PICTURE_KEYS)
+    except ValueError:
+        return f"expected the picture's width and height, received {', '.join(map(named.get, PICTURE_KEYS))[:60]}."
+    finite = all(map(math.isfinite, (x, y, width, height, across, down)))
+    if not finite or min(x, y) < 0 or min(width, height) <= 0 or x + width > across or y + height > down:
         return (
-            f"expected a box inside a {BOX_PICTURE_SIZE} x {BOX_PICTURE_SIZE} picture, received x={x:g}, y={y:g}, "
+            f"expected a box inside a {across:g} x {down:g} picture, received x={x:g}, y={y:g}, "
             f"w={width:g}, h={height:g}."
         )
-    left, top, width, height = (value / BOX_PICTURE_SIZE for value in (x, y, width, height))
-    return Box(cells[0], cells[1], left, top, width, height)
+    # A name that a spreadsheet would run was written behind a quote.
+    image, finding = (cell.removeprefix("'") if SCORE_KEY in named else cell for cell in cells[:2])
+    return Box(image, finding, x / across, y / down, width / across, height / down)
 
 
 def with_file_names(boxes: Sequence[Box], found: Mapping[str, str]) -> tuple[Box, ...]:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from cxr.imaging.limits import ImageError
 from cxr.inference.picture_files import stem_of
 from cxr.inference.table_columns import csv_line, harmless
-from cxr.system.atomic_files import replacing
+from cxr.system.atomic_files import free_name, replacing
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
@@ -123,7 +123,7 @@ class AnswerTable:
             self.remark = f"{self._path} holds answers for {len(others)} other files; they stay in it."
             sources |= {row[0]: old_sources[row[0]] for row in others if row[0] in old_sources}
         elif others:
-            aside = _free_name(self._path)
+            aside = free_name(self._path)
             self._path.rename(aside)
             self.remark = f"{self._path} held answers for other files; it is now {aside}."
             others = []
@@ -170,14 +170,6 @@ class AnswerTable:
 
 def _stem(name: str) -> str:
     return stem_of(name).casefold()
-
-
-def _free_name(path: Path) -> Path:
-    """Return the first of predictions-2.csv, predictions-3.csv, ... that is not there."""
-    number = 2
-    while (free := path.with_stem(f"{path.stem}-{number}")).exists():
-        number += 1
-    return free
 
 
 def _place_digest(file: Path) -> str:

@@ -110,3 +110,8 @@ def describe_heatmap(heatmap: np.ndarray, logit: float) -> str:
 def rank_findings(probabilities: np.ndarray) -> list[int]:
     """Return the positions of the findings, most probable first; equal ones in the finding order."""
     return np.argsort(-probabilities, kind="stable").tolist()
+
+
+def above_threshold(info: ModelInfo, explanation: Explanation) -> list[int]:
+    """Return the positions of the findings whose probability reaches the default threshold, most probable first."""
+    return [k for k in rank_findings(explanation.probabilities) if explanation.probabilities[k] >= info.threshold]

@@ -79,6 +79,14 @@ def _write_error(path: Path, error: OSError) -> FolderError:
     return told
 
 
+def free_name(path: Path) -> Path:
+    """Return the first of name-2.csv, name-3.csv, ... that is not there."""
+    number = 2
+    while (free := path.with_stem(f"{path.stem}-{number}")).exists():
+        number += 1
+    return free
+
+
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

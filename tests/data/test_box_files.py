@@ -29,6 +29,37 @@ def test_boxes_are_read_however_the_file_is_written(tmp_path, content):
     assert second.finding == "Infiltrate"
 
 
+def test_boxes_in_pixels_of_another_picture_say_its_size_and_further_columns_are_passed_over(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text(
+        "Image Index,Finding Label,Bbox [x,y,w,h],Score,Picture Width,Picture Height\n"
+        "a.png,Mass,500,300,1000,150,0.7,2000,600\n"
+        '\'=b.png,"Mass, left",0,0,2,1,,4,2\n'
+    )
+    first, second = read_boxes(path)
+    assert (first.image, first.left, first.top, first.width, first.height) == ("a.png", 0.25, 0.5, 0.5, 0.25)
+    assert (second.image, second.finding, second.width, second.height) == ("=b.png", "Mass, left", 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "message"),
+    [
+        (",Score", "0.5,7", "expected 6 values"),
+        (",,,", "7", "expected 6 values"),
+        (",Picture Width,Picture Height", "4", "expected the picture's width and height, received 4, "),
+        (",Picture Width,Picture Height", "nan,600", "expected a box inside a nan x 600 picture"),
+        (",Picture Width,Picture Height", "200,2", "expected a box inside a 200 x 2 picture"),
+        (",Picture Width", "2000", "expected both of Picture Width and Picture Height"),
+    ],
+)
+def test_cells_behind_the_box_must_have_a_name_and_sizes_must_fit(tmp_path, header, cells, message):
+    path = tmp_path / "boxes.csv"
+    path.write_text(f"Image Index,Finding Label,Bbox [x,y,w,h]{header}\na.png,Mass,1,2,3,4,{cells}\n")
+    with pytest.raises(BoxError) as error:
+        read_boxes(path)
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

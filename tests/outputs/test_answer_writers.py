@@ -39,16 +39,14 @@ class Recorder:
 
 
 @pytest.fixture
-def run_with(monkeypatch, tmp_path):
+def run_with(run_main, monkeypatch):
     """Run the command line over two pictures with a writer of one's own."""
-    monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path, **options: served_predictor())
-    monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["a.png", "b.png"]):
         Path(name).write_bytes(files.png(files.radiograph(seed=number)))
 
     def run(writer):
         monkeypatch.setattr(gradcam, "_writers", lambda *_: [writer])
-        return gradcam.main(["a.png", "b.png"])
+        return run_main(["a.png", "b.png"])
 
     return run
 
