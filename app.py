@@ -9,7 +9,6 @@ Owns the routes. An upload is read into memory, answered, and forgotten: nothing
 
 import argparse
 import functools
-import io
 import json
 import socket
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, Request, Response, abort, current_app, render_template, request
+from flask import Flask, Response, abort, current_app, render_template, request
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
@@ -67,7 +66,7 @@ from cxr.site.limits import (
     url_prefix,
     wants_json,
 )
-from cxr.site.middleware import HEADERS, Middleware, RequestRecord, set_up_logging, static_path
+from cxr.site.middleware import HEADERS, InMemoryRequest, Middleware, RequestRecord, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot, load_in_turn
 from cxr.site.server import serve
 from cxr.site.service import Service, Upload, clean_name, load_samples
@@ -77,15 +76,6 @@ if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
 
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
-
-
-class InMemoryRequest(Request):
-    """A request whose uploads never touch the disk; the default spools what is over 500 kB."""
-
-    max_form_parts = 2 * MAX_FILES
-
-    def _get_file_stream(self, *_sizes_and_names: object, **_more: object) -> io.BytesIO:
-        return io.BytesIO()
 
 
 class Site(Flask):

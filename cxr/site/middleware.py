@@ -1,10 +1,12 @@
-"""WSGI middleware (PEP 3333): security headers, request id, one log line; holds for error pages and static files too.
+"""Between server and routes: security headers, request id, one log line (WSGI middleware, PEP 3333), and how forms are
+read. Holds for error pages and static files too.
 
 `environ["cxr.record"]` is the request's record. The log line is JSON without anything of the picture: no name, no
 pixel, no value of a header; the route is the rule that matched, never the path that was asked for.
 """
 
 import hashlib
+import io
 import ipaddress
 import json
 import logging
@@ -16,10 +18,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TextIO
+from typing import IO, NoReturn, TextIO
 
+from flask import Request
+from werkzeug.datastructures import FileStorage, Headers, MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
+from cxr.site.errors import MAX_FILES, SiteError
 from cxr.site.limits import DEFAULT_PORTS, PREFIX, sharing_headers
 from cxr.system.background_log import log_to
 
@@ -36,6 +44,7 @@ HEADERS = {
 STATIC = "/static/"
 STDERR = 2  # file descriptor
 VERSION_QUERY = "v="
+FORM_CHUNK_BYTES = 64 * 1024
 
 logger = logging.getLogger("cxr.requests")
 
@@ -153,6 +162,68 @@ def _cache_rule(environ: dict, status: str) -> str:
         return "no-store"
     versioned = environ.get("QUERY_STRING", "").startswith(VERSION_QUERY)
     return "public, max-age=31536000, immutable" if versioned else "no-cache"
+
+
+class _PartDecoder(MultipartDecoder):
+    """Read headers that are no UTF-8 as Latin-1, as old programs send file names; Werkzeug gives the whole form up."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        try:
+            return super()._parse_headers(data)
+        except UnicodeDecodeError:
+            return super()._parse_headers(data.decode("latin-1").encode())
+
+
+class _FormParser(FormDataParser):
+    """Read multipart forms into memory; Werkzeug's own parser has its decoder built in.
+
+    Raises:
+        SiteError: bad_request, where a form is none; by default it would be taken for an empty one.
+    """
+
+    def _parse_multipart(
+        self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str]
+    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        boundary = options.get("boundary", "")
+        if not boundary or not boundary.isascii():
+            _refuse_form("its header Content-Type has no usable boundary")
+        decoder = _PartDecoder(boundary.encode(), self.max_form_memory_size, max_parts=self.max_form_parts)
+        fields, files, size = MultiDict(), MultiDict(), 0
+        while not isinstance(event := _next_event(decoder, stream), Epilogue):
+            if isinstance(event, Field | File):
+                part, chunks, size = event, [], 0
+            elif isinstance(event, Data):
+                chunks.append(event.data)
+                size += len(event.data)
+                if isinstance(part, Field) and size > self.max_form_memory_size:
+                    raise RequestEntityTooLarge
+                if not event.more_data:
+                    content = b"".join(chunks)
+                    if isinstance(part, Field):
+                        fields.add(part.name, content.decode(errors="replace"))
+                    else:
+                        files.add(part.name, FileStorage(io.BytesIO(content), part.filename, part.name))
+        return stream, fields, files
+
+
+def _next_event(decoder: MultipartDecoder, stream: IO[bytes]) -> object:
+    try:
+        while isinstance(event := decoder.next_event(), NeedData):
+            decoder.receive_data(stream.read(FORM_CHUNK_BYTES) or None)
+    except ValueError:
+        _refuse_form("it was cut short, or a part of it has no usable header Content-Disposition")
+    return event
+
+
+def _refuse_form(reason: str) -> NoReturn:
+    raise SiteError("bad_request", f"The form cannot be read: {reason}. Open the start page and send it again.")
+
+
+class InMemoryRequest(Request):
+    """A request whose uploads never touch the disk."""
+
+    form_data_parser_class = _FormParser
+    max_form_parts = 2 * MAX_FILES
 
 
 @cache

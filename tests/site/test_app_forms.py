@@ -163,6 +163,71 @@ def test_each_of_several_files_has_its_own_result_or_error(client):
     assert f"At most {MAX_FILES} files" in text_of(too_many)
 
 
+def raw_form(*heads, data=None):
+    """Write a form whose parts have these heads, as bytes, and picture after picture as content."""
+    parts = (b"--border\r\n" + head + b"\r\n\r\n" + (data or png(seed)) + b"\r\n" for seed, head in enumerate(heads))
+    return b"".join(parts) + b"--border--\r\n"
+
+
+def disposition(filename):
+    return b'Content-Disposition: form-data; name="file"; filename="' + filename + b'"'
+
+
+@pytest.mark.fault("H83")
+@pytest.mark.parametrize(
+    ("filename", "shown"),
+    [
+        ("prüfung.png".encode("latin-1"), "prüfung.png"),
+        ("prüfung.png".encode(), "prüfung.png"),
+        ("Thorax\u20131.png".encode("cp1252"), "Thorax1.png"),  # a control character in Latin-1
+        ("胸部.png".encode("shift_jis"), "¹.png"),
+        (b"\xff\xfe\x80\xc3(.png", "ÿþÃ(.png"),
+    ],
+    ids=["Latin-1", "UTF-8", "Windows-1252", "Shift JIS", "no encoding"],
+)
+@pytest.mark.parametrize("path", ["/predict", "/api/predict"])
+def test_a_name_in_any_encoding_loses_no_file(client, path, filename, shown):
+    body = raw_form(disposition(b"a.png"), disposition(filename), disposition(b"c.png"))
+    answer = client.post(path, data=body, content_type=FORM)
+    assert answer.status_code == 200
+    answers = answer.json["results"] if path == "/api/predict" else answers_of(answer)
+    assert [one["file"] for one in answers] == ["a.png", shown, "c.png"]
+    for seed, one in enumerate(answers):
+        expected = expected_probabilities(decode_radiograph(png(seed)))
+        np.testing.assert_allclose([finding["probability"] for finding in one["findings"]], expected, atol=1e-5)
+
+
+@pytest.mark.fault("H83")
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: image/png",
+        b"\xff\xfe",
+        b"Content-Disposition",
+        b"Content-Disposition: \xe4",
+        b'Content-Disposition: form-data; filename="x.png"',
+        b'Content-Disposition: form-data; name="\xe4"; filename="x.png"',
+        b"Content-Disposition: form-data; name=file; filename*=klingon''%e4%ff.png",
+        b"Content-Disposition: form-data; name=file; filename*=utf-8''%ff%fe.png",
+        b"Content-Disposition: form-data; name=file; filename*0=a; filename*9=b; filename*x=c",
+        b'Content-Disposition: form-data; name="file"; filename="a"b"c\\".png',
+        b'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Type: image/png; charset=\xe4\x00',
+        b'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Transfer-Encoding: base64',
+        b'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Length: ' + b"9" * 5000,
+        b'Content-Disposition: form-data; name="file"; filename="x.png"\r\n \xe4folded: x',
+        b"Content-Disposition: form-data; name=file; filename=" + b"\xe4" * 60_000,
+    ],
+)
+def test_an_odd_head_of_a_part_is_answered_or_refused_with_its_reason(client, head):
+    answer = client.post("/api/predict", data=raw_form(disposition(b"a.png"), head), content_type=FORM)
+    if answer.status_code == 400:
+        assert answer.json["code"] == "bad_request"
+        assert "The form cannot be read" in answer.json["detail"]
+    else:
+        assert answer.status_code == 200
+        assert answer.json["results"][0]["file"] == "a.png"
+
+
 @pytest.mark.fault("H06")
 @pytest.mark.parametrize(
     ("name", "shown"),
