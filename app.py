@@ -21,12 +21,13 @@ from flask import Flask, Response, abort, current_app, render_template, request
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
-from cxr.inference.backend import BackendError, choose_inference_backend, remove_exports
+from cxr.inference.backend import BackendError, choose_inference_backend
 from cxr.system.process import (
     end_at_once_on_signals,
     hold_standard_descriptors,
     keep_freed_memory_small,
     leave,
+    remove_exports,
 )
 from cxr.system.terminal import fail, say
 

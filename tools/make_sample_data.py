@@ -6,6 +6,8 @@
 
 Writes images/*.png, train-small.csv, val_data.csv, test_data.csv (split by patient) and sample_boxes.csv (NIH's
 BBox_List format: x, y, width, height in the coordinates of a 1024 x 1024 picture). The same seed gives the same set.
+With --masks also masks/*.png, coloured: red the right lung, green the left lung, blue the heart, 255 inside, as a
+reader outlines them. The lungs go on behind the heart, where the colours mix, and end at the diaphragm.
 """
 
 import argparse
@@ -116,11 +118,21 @@ def encode_png(radiograph: np.ndarray) -> bytes:
     return cv2.imencode(".png", radiograph, settings)[1].tobytes()
 
 
-def make_file(examination: Examination, seed: int, size: int, folder: Path) -> tuple[Box, ...]:
-    """Make one image and write it; returns its boxes."""
+def encode_outlines(outlines: np.ndarray) -> bytes:
+    """Encode boolean (3, size, size), right lung, left lung and heart, as red, green and blue."""
+    blue_green_red = np.ascontiguousarray(outlines[::-1].transpose(1, 2, 0))  # OpenCV's order
+    return encode_png(blue_green_red.astype(np.uint8) * 255)
+
+
+def make_file(
+    examination: Examination, seed: int, size: int, folder: Path, masks: Path | None = None
+) -> tuple[Box, ...]:
+    """Make one image and write it, and its outlines where a folder for them is given; returns its boxes."""
     cv2.setNumThreads(1)
     case = examine(examination, seed, size)
     (folder / examination.image).write_bytes(encode_png(case.radiograph))
+    if masks is not None:
+        (masks / examination.image).write_bytes(encode_outlines(case.outlines))
     return case.boxes
 
 
@@ -154,6 +166,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help=f"pixels per side (default: {DEFAULT_SIZE})")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help=f"(default: {DEFAULT_SEED})")
     parser.add_argument("--enrich", choices=NAMES, metavar="FINDING", help="let every second training image show it")
+    parser.add_argument("--masks", action="store_true", help="write the outlines of lungs and heart too")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     parser.add_argument("--overwrite", action="store_true", help="replace CSV files that hold something else")
     args = parser.parse_args()
@@ -170,10 +183,12 @@ def main() -> None:
         path = args.out / name
         if path.exists() and path.read_text(encoding="utf-8") != text and not args.overwrite:
             sys.exit(f"{path} exists and holds other data. Choose another --out, or add --overwrite to replace it.")
-    folder = args.out / "images"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, masks = args.out / "images", args.out / "masks" if args.masks else None
+    for one in (folder, masks):
+        if one is not None:
+            one.mkdir(parents=True, exist_ok=True)
     examinations = sorted((e for split in plan.values() for e in split), key=lambda e: e.image)
-    work = partial(make_file, seed=args.seed, size=args.size, folder=folder)
+    work = partial(make_file, seed=args.seed, size=args.size, folder=folder, masks=masks)
     with ProcessPoolExecutor(args.workers) as pool:
         progress, found = Progress("radiographs", len(examinations)), []
         for boxes_of_one in pool.map(work, examinations, chunksize=4):

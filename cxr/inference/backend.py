@@ -3,11 +3,8 @@
 import importlib.abc
 import importlib.util
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")  # of Keras 3
 TRAINING = ("tensorflow", "jax")  # those that training is held to by the tests
@@ -97,14 +94,3 @@ def load_keras() -> None:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
-
-
-def export_prefix() -> str:
-    """Return how the names of this process's temporary folders begin, through which OpenVINO gets a network."""
-    return f"cxr-openvino-{os.getpid()}-"
-
-
-def remove_exports() -> None:
-    """Remove this process's temporary folders, for an end in the middle of loading."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{export_prefix()}*"):
-        shutil.rmtree(folder, ignore_errors=True)

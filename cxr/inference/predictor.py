@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from cxr.inference.backend import BackendError, export_prefix
+from cxr.inference.backend import BackendError
 from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_file import load_model
 from cxr.network.model_info import ModelFileError
+from cxr.system.process import export_prefix
 
 if TYPE_CHECKING:
     import openvino

@@ -6,7 +6,7 @@ A file's digest says that nothing changed since it was written, not who wrote it
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ NUM_ASPECTS = 3  # of the input check: features, layout, posture
 MAX_LAYERS = 2_000  # DenseNet121 has 430
 MAX_STEP = 16  # of kernels, strides, pools and paddings; DenseNet121 has at most 7
 MAX_CHANNELS = 4_096  # of what a layer says that it was built for
-STEP_KEYS = ("kernel_size", "strides", "padding", "pool_size", "dilation_rate", "groups")
+STEP_KEYS = ("kernel_size", "strides", "padding", "pool_size", "dilation_rate", "groups", "size")
 
 # The layers that the network is made of. A file that asks for anything else was not made by this project.
 LAYER_CLASSES = {
@@ -223,15 +223,18 @@ def _is_array(value: object, dtype: type, shape: tuple[int, ...]) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == dtype and value.shape == shape
 
 
-def check_layers(file: h5py.File, path: Path) -> None:
+def check_layers(file: h5py.File, path: Path, classes: Collection[str] = LAYER_CLASSES) -> None:
     """Refuse layers that the network does not have, and widths that no stored weight backs.
 
     Keras allocates what the configuration asks for before it reads a weight.
+
+    Args:
+        classes: Keras' names of the layers that the network is made of.
     """
     layers = json.loads(file.attrs["model_config"])["config"]["layers"]
     if len(layers) > MAX_LAYERS:
         raise ModelFileError(f"{path}: {len(layers):,} layers; expected at most {MAX_LAYERS:,}. Do not use this file.")
-    unknown = sorted({layer["class_name"] for layer in layers} - LAYER_CLASSES)
+    unknown = sorted({layer["class_name"] for layer in layers}.difference(classes))
     if unknown:
         raise ModelFileError(f"{path}: expected only the layers of this project's network, found {', '.join(unknown)}.")
     weights = file["model_weights"]

@@ -83,7 +83,7 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, ModelInfo]:
     info = read_model_info(path)
     failed = f"written by Keras {info.keras_version}, could not be loaded by Keras {keras.__version__}"
     with told_errors(path, failed, "Train again with main_train.py."):
-        model = _build_model(path)
+        model = build_model(path)
     if _identity(path) != before:  # the weights would be those of another file than what was checked
         raise ModelFileError(f"{path}: was replaced while it was being read. Start again.")
     _check_fit(model, info, path)
@@ -99,11 +99,11 @@ def _identity(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _build_model(path: Path) -> keras.Model:
+def build_model(path: Path) -> keras.Model:
     """Do what keras.models.load_model does with an .h5, without TensorFlow, not compiled and in safe mode.
 
     Keras 3.15 imports TensorFlow to read the configuration in an .h5, whatever its backend, for object types that
-    `_check_layers` does not let through; that takes seconds and half a gigabyte.
+    `check_layers` does not let through; that takes seconds and half a gigabyte.
     """
     with h5py.File(path, "r") as file:
         config = json.loads(file.attrs["model_config"], object_hook=_restore_tuple)
@@ -127,7 +127,7 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
     _check_keras_version()
     with open_guarded(path, "model file", CURE) as file:
         info = _read_info(file, path)
-        found = _digest(file, path.stat().st_size)
+        found = content_digest(file, path.stat().st_size)
         if found != info.digest:
             raise ModelFileError(
                 f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
@@ -171,14 +171,14 @@ def _fingerprint_of(path: Path) -> str | None:
 
 
 def _write_file(model: keras.Model, info: ModelInfo, temp: Path) -> None:
-    with _save_warnings_silenced():
+    with save_warnings_silenced():
         model.save(str(temp), include_optimizer=False)
     with h5py.File(temp, "r+") as file:
         arrays = file.create_group(ARRAYS_GROUP)
         for name, array in info_arrays(info).items():
             arrays.create_dataset(name, data=array)
         file.attrs[INFO_ATTRIBUTE] = info_to_json(info)
-        digest = _digest(file, max_bytes=2**62)
+        digest = content_digest(file, max_bytes=2**62)
         file.attrs[INFO_ATTRIBUTE] = info_to_json(dataclasses.replace(info, digest=digest))
 
 
@@ -199,9 +199,11 @@ def _read_info(file: h5py.File, path: Path) -> ModelInfo:
         raise ModelFileError(f"{path}: {error}") from None
 
 
-def _digest(file: h5py.File, max_bytes: int) -> str:
-    """Hash every data set and attribute of the file in name order, ModelInfo without its digest included.
+def content_digest(file: h5py.File, max_bytes: int, record: str = INFO_ATTRIBUTE) -> str:
+    """Hash every data set and attribute of the file in name order, its record without the digest included.
 
+    Args:
+        record: name of the attribute with the record, a JSON object with the key "digest".
     Raises:
         ModelFileError: a data set reaches outside the file, claims more bytes than the file has, or is not finite.
     """
@@ -210,7 +212,7 @@ def _digest(file: h5py.File, max_bytes: int) -> str:
     def add_attributes(name: str, attributes: h5py.AttributeManager) -> None:
         for key in sorted(attributes):
             value = attributes[key]
-            if key == INFO_ATTRIBUTE:
+            if key == record:
                 plain = json.loads(value)
                 plain["digest"] = ""
                 value = json.dumps(plain, sort_keys=True)
@@ -222,7 +224,7 @@ def _digest(file: h5py.File, max_bytes: int) -> str:
         if isinstance(node, h5py.Dataset):
             array = _read_dataset(node, max_bytes)
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ModelFileError(f"{file.filename}: {name} holds NaN or Inf. Train again with main_train.py.")
+                raise ModelFileError(f"{file.filename}: {name} holds NaN or Inf. Train it again.")
             sha.update(f"{name}:{array.dtype.str}{array.shape}\n".encode())
             sha.update(np.ascontiguousarray(array))
 
@@ -267,7 +269,7 @@ def _check_keras_version() -> None:
 
 
 @contextlib.contextmanager
-def _save_warnings_silenced() -> Iterator[None]:
+def save_warnings_silenced() -> Iterator[None]:
     """Silence two lines of Keras' .h5 writer.
 
     One recommends another file format, but .h5 is this project's; the other is about NumPy 2's copy keyword, which

@@ -8,10 +8,13 @@ import ctypes
 import ctypes.util
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # at the place of their number
@@ -72,3 +75,14 @@ def keep_freed_memory_small() -> bool:
     settings = {M_MMAP_THRESHOLD: BIG_BLOCK, M_TRIM_THRESHOLD: BIG_BLOCK, M_ARENA_MAX: NUM_ARENAS}
     done = [mallopt(name, value) == 1 for name, value in settings.items()]
     return all(done)
+
+
+def export_prefix() -> str:
+    """Return how the names of this process's temporary folders begin, through which OpenVINO gets a network."""
+    return f"cxr-openvino-{os.getpid()}-"
+
+
+def remove_exports() -> None:
+    """Remove this process's temporary folders, for an end in the middle of loading."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{export_prefix()}*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,8 @@ SCRIPTS = ("main_train", "app", "gradcam")
 
 # The packages of cxr, lowest first: a package's modules import from their own package and from those before it.
 PACKAGES = (
-    "system", "imaging", "data", "network", "metrics", "heatmaps", "inference", "outputs", "training", "report", "site",
+    "system", "imaging", "data", "network", "metrics", "heatmaps", "anatomy", "inference", "outputs", "training",
+    "report", "site",
 )  # fmt: skip
 NUM_MODULES = range(3, 11)  # in a package
 # Library -> the only files that may import it; a name that ends in a dot stands for a whole package.
@@ -18,7 +19,8 @@ OWNERS = {
     "flask": ("app", "cxr.site."),
     "waitress": ("cxr.site.connection", "cxr.site.server"),
     "pandas": ("cxr.data.", "cxr.report."),
-    "keras": ("cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
+    "keras": ("cxr.anatomy.outline_file", "cxr.anatomy.outline_model", "cxr.anatomy.outline_network",
+              "cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
               "cxr.report.model_evaluation", "cxr.report.test_evaluation", "main_train"),
     "tensorflow": ("cxr.network.densenet",),
     "jax": ("cxr.network.densenet", "cxr.training.parallel"),

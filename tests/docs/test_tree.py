@@ -13,6 +13,7 @@ PACKAGES = (
     "network",
     "metrics",
     "heatmaps",
+    "anatomy",
     "inference",
     "outputs",
     "training",

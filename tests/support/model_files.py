@@ -57,7 +57,7 @@ def reseal(path):
     """Store the digest that belongs to the file's present content, as somebody with bad intent would."""
     with h5py.File(path, "r+") as file:
         plain = json.loads(file.attrs[INFO_ATTRIBUTE])
-        plain["digest"] = model_file._digest(file, max_bytes=2**62)
+        plain["digest"] = model_file.content_digest(file, max_bytes=2**62)
         file.attrs[INFO_ATTRIBUTE] = json.dumps(plain, sort_keys=True)
 
 

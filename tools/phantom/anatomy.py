@@ -185,6 +185,18 @@ def bronchial_tree(shape: Shape) -> list[tuple[np.ndarray, float]]:
     return [(trachea, 8.2 * s), (right, 6.3 * s), (left, 5.3 * s)]
 
 
+def lung_outline(frame: Frame, shape: Shape, side: str) -> np.ndarray:
+    """Where readers outline this lung, boolean (size, size): behind the heart, but not behind the diaphragm.
+
+    From the mediastinal pleura to the chest wall, from the apex to the dome, whatever fills the lung: readers that
+    outlined lungs on radiographs of patients mostly drew the medial border straight through the heart's shadow.
+    """
+    x = frame.x * side_sign(side)
+    medial = medial_border(shape, frame.y) + side_sign(side) * shape.shift
+    inside = (x > medial) & (x < lateral_border(shape, frame.y))
+    return inside & (frame.y > 0) & (frame.y < dome_line(shape, side, frame.x))
+
+
 def airways(frame: Frame, shape: Shape) -> np.ndarray:
     trachea, *bronchi = bronchial_tree(shape)
     return frame.blur(1.7 * trachea[1] * frame.tubes([trachea]) + 9.0 * frame.tubes(bronchi), 0.8)

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tools.phantom.anatomy import Chest
+from tools.phantom.anatomy import Chest, lung_outline
 from tools.phantom.findings import DRAW_ORDER, FINDINGS, RESHAPE_ORDER
 from tools.phantom.geometry import Frame
 from tools.phantom.hardware import add_hardware, collimated_field, label_image
 from tools.phantom.imaging import Exposure, detector_affine, display, draw_exposure, expose
 from tools.phantom.skeleton import add_bones
-from tools.phantom.thorax import Patient, Shape, cardiothoracic_ratio, draw_shape, heart_outline
+from tools.phantom.thorax import LEFT, RIGHT, Patient, Shape, cardiothoracic_ratio, draw_shape, heart_outline
 from tools.phantom.vessels import add_vessels
 
 MARGIN = 1.08  # the patient frame is larger than the detector, so that a tilted patient still fills it
@@ -36,7 +36,8 @@ class Case:
     Attributes:
         radiograph: uint8 (size, size), bone bright.
         regions: finding -> boolean (size, size) masks on the radiograph, one per lesion.
-        heart, right_lung, left_lung: boolean (size, size) on the radiograph.
+        heart, right_lung, left_lung: boolean (size, size) on the radiograph; of the lungs what is open to the beam.
+        outlines: boolean (3, size, size), right lung, left lung and heart as a reader outlines them: they overlap.
         ctr: cardiothoracic ratio of the outlines.
     """
 
@@ -47,6 +48,7 @@ class Case:
     heart: np.ndarray
     right_lung: np.ndarray
     left_lung: np.ndarray
+    outlines: np.ndarray
     ctr: float
     ap_view: bool
 
@@ -77,15 +79,18 @@ def make_case(patient: Patient, findings: tuple[str, ...], size: int, rng: np.ra
     regions = {name: [on_radiograph(mask) for mask in masks] for name, masks in regions.items()}
     lungs = {side: on_radiograph(chest.lung_field(side)) for side in chest.lung}
     radiograph = take_radiograph(chest, exposure, matrix, pixels, size, lungs["right"] | lungs["left"], rng)
+    outlines = [lung_outline(frame, shape, RIGHT), lung_outline(frame, shape, LEFT)]
+    outlines = np.stack([on_radiograph(mask) for mask in (*outlines, frame.mask(heart_outline(shape)) > 0.5)])
     boxes = [bounding_box(name, mask) for name in findings if FINDINGS[name].boxed for mask in regions[name]]
     return Case(
         radiograph=radiograph,
         findings=findings,
         boxes=tuple(box for box in boxes if box is not None),
         regions=regions,
-        heart=on_radiograph(frame.mask(heart_outline(shape)) > 0.5),
+        heart=outlines[2],
         right_lung=lungs["right"],
         left_lung=lungs["left"],
+        outlines=outlines,
         ctr=cardiothoracic_ratio(shape),
         ap_view=shape.ap_view,
     )

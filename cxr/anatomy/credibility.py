@@ -1,0 +1,142 @@
+"""Whether outlines can be those of a chest: two lungs, and a heart, of plausible size, side and shape.
+
+Owns the measures and their limits. Those of the lungs are fitted: smallest and largest value of each measure over
+readers' outlines of 97 radiographs, widened on each side by a quarter of what lies between the two.
+`python -m tools.train_anatomy --limits` prints them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+MIN_CELLS = 16  # a structure of fewer has no shape
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between which values a measure of two lungs lies, and what is said of those outside."""
+
+    low: float
+    high: float
+    words: str
+
+
+SIZE = "the lungs would be too small or too large for a radiograph of the chest"
+SHAPE = "one of the lungs would not have the shape of a lung"
+PLACE = "the two lungs would not lie beside each other as lungs do"
+LUNG_LIMITS: Mapping[str, Limits] = {
+    "share": Limits(0.106, 0.718, SIZE),
+    "smaller_share": Limits(0.050, 0.335, SIZE),
+    "log_area_ratio": Limits(-0.343, 0.674, "one lung would be much larger than the other"),
+    "slimness_right": Limits(-0.098, 1.229, SHAPE),
+    "slimness_left": Limits(0.075, 1.158, SHAPE),
+    "solidity_right": Limits(0.759, 1.0, SHAPE),
+    "solidity_left": Limits(0.805, 1.0, SHAPE),
+    "distance": Limits(0.444, 0.585, PLACE),
+    "level": Limits(-0.152, 0.238, PLACE),
+    "tops": Limits(-0.121, 0.126, PLACE),
+    "bottoms": Limits(-0.315, 0.399, PLACE),
+    "log_width_to_height": Limits(-0.186, 0.577, PLACE),
+    "filled_share": Limits(0.442, 0.739, PLACE),
+}
+# Of the heart there are no readers' outlines: these are wide bounds by anatomy, its width from a quarter to nearly all
+# of the thorax, and some of it on each side of the middle.
+HEART_WIDTHS = 0.25, 0.85  # of the lungs' whole width
+HEART_HEIGHTS = 0.25, 0.9  # of the lungs' whole height
+HEART_CENTRES = 0.35, 0.75  # of the lungs' whole width, from the right lung's edge on
+HEART_LEVELS = 0.45, 0.95  # of the lungs' whole height, from the apex down
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Where a mask lies: first and last row and column, centre (row, column), in cells; and its number of cells."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    centre: tuple[float, float]
+    cells: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top + 1
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left + 1
+
+
+def _extent(mask: np.ndarray) -> _Extent:
+    rows, columns = np.nonzero(mask)
+    ends = int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+    return _Extent(*ends, (float(rows.mean()), float(columns.mean())), len(rows))
+
+
+def measure_lungs(right: np.ndarray, left: np.ndarray, aspect: float) -> dict[str, float]:
+    """Measure size, shape and place of two lungs that are not empty.
+
+    Args:
+        right, left: bool (h, w), the patient's sides, on a grid over the whole radiograph.
+        aspect: width over height of the radiograph.
+    Returns: the measures of LUNG_LIMITS: shares of the radiograph; logarithms of ratios; solidity, the share of its
+        convex hull that a lung fills; distances as shares of the width or height that both lungs take together.
+    """
+    one, two = _extent(right), _extent(left)
+    width = max(one.right, two.right) - min(one.left, two.left) + 1
+    height = max(one.bottom, two.bottom) - min(one.top, two.top) + 1
+    cell = aspect * right.shape[0] / right.shape[1]  # a cell's width over its height on the radiograph
+    return {
+        "share": (one.cells + two.cells) / right.size,
+        "smaller_share": min(one.cells, two.cells) / right.size,
+        "log_area_ratio": float(np.log(two.cells / one.cells)),
+        "slimness_right": float(np.log(one.height / (one.width * cell))),
+        "slimness_left": float(np.log(two.height / (two.width * cell))),
+        "solidity_right": _solidity(right),
+        "solidity_left": _solidity(left),
+        "distance": (two.centre[1] - one.centre[1]) / width,
+        "level": (two.centre[0] - one.centre[0]) / height,
+        "tops": (two.top - one.top) / height,
+        "bottoms": (two.bottom - one.bottom) / height,
+        "log_width_to_height": float(np.log(width * cell / height)),
+        "filled_share": (one.cells + two.cells) / (width * height),
+    }
+
+
+def _solidity(mask: np.ndarray) -> float:
+    """Return the share of its convex hull that a mask fills, in cells of the grid."""
+    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
+    hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
+    return float(np.count_nonzero(mask) / max(np.count_nonzero(hull), 1))
+
+
+def judge_lungs(right: np.ndarray, left: np.ndarray, aspect: float) -> str | None:
+    """Say in one sentence why two masks, bool (h, w), are not those of two lungs; None where they may be."""
+    missing = [side for side, mask in (("right", right), ("left", left)) if np.count_nonzero(mask) < MIN_CELLS]
+    if missing:
+        lungs = "lungs were" if len(missing) == 2 else "lung was"
+        return f"No outline: the {' and the '.join(missing)} {lungs} not found."
+    measures = measure_lungs(right, left, aspect)
+    for name, limits in LUNG_LIMITS.items():
+        if not limits.low <= measures[name] <= limits.high:
+            return f"No outline: {limits.words}."
+    return None
+
+
+def judge_heart(heart: np.ndarray, right: np.ndarray, left: np.ndarray) -> str | None:
+    """Say in one sentence why a mask, bool (h, w), is not that of the heart between two credible lungs."""
+    if np.count_nonzero(heart) < MIN_CELLS:
+        return "No outline of the heart: it was not found."
+    lungs, found = _extent(right | left), _extent(heart)
+    shares = (
+        (found.width / lungs.width, HEART_WIDTHS, "its width"),
+        (found.height / lungs.height, HEART_HEIGHTS, "its height"),
+        ((found.centre[1] - lungs.left) / lungs.width, HEART_CENTRES, "its place between the lungs"),
+        ((found.centre[0] - lungs.top) / lungs.height, HEART_LEVELS, "its place between the lungs"),
+    )
+    for share, (low, high), words in shares:
+        if not low <= share <= high:
+            return f"No outline of the heart: {words} would not be that of a heart."
+    return None
