@@ -4,6 +4,7 @@
     python gradcam.py images/ --finding Effusion        # one finding, a whole folder (PNG, JPEG, DICOM)
     python gradcam.py "images/*.png" --panel            # one picture per radiograph: overlays and all probabilities
     python gradcam.py images/ --boxes-out boxes.csv     # and boxes around what is hot, in NIH's format
+    python gradcam.py study/ --dicom-out results/       # Secondary Capture and SR of each DICOM radiograph
 
 In Python:
 
@@ -40,6 +41,7 @@ if __name__ == "__main__":
         sys.exit(fail(error, 2))
 
 from cxr.data.columns import name_key
+from cxr.dicom_out.objects import NOT_INSTALLED, can_write_dicom
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture, read_with_notices
@@ -50,6 +52,7 @@ from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.outputs.answer_writer import AnswerWriter
 from cxr.outputs.box_file import BoxFile
+from cxr.outputs.dicom_files import DicomFiles
 from cxr.outputs.overlay_files import OverlayFiles
 from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
@@ -96,6 +99,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--top 0 of those at or above the threshold",
     )
     parser.add_argument(
+        "--dicom-out",
+        type=Path,
+        metavar="DIR",
+        help="write a DICOM Secondary Capture and a structured report of each answer, in the study of its DICOM file",
+    )
+    parser.add_argument(
         "--own-peak",
         action="store_true",
         help="stretch the colours of each heatmap to its own peak, however small; by default all findings of a picture "
@@ -131,8 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.panel and importlib.util.find_spec("matplotlib") is None:
         return fail("--panel needs Matplotlib: pip install -r requirements.txt, or leave --panel out.", 2)
+    if args.dicom_out and not can_write_dicom():
+        return fail(f"--dicom-out: {NOT_INSTALLED}", 2)
     try:
-        found = find_pictures(args.paths, exclude=[args.out])
+        found = find_pictures(args.paths, exclude=[args.out, *filter(None, [args.dicom_out])])
     except FileNotFoundError:  # relative paths have no meaning there
         return fail("The current folder has been deleted. Change to another one (cd) and start again.", 2)
     for problem in found.problems:
@@ -214,6 +225,7 @@ def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path
     name, file = next(iter(named.items()))
     outputs = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
     outputs["boxes_out"] = args.boxes_out and os.path.abspath(args.boxes_out)  # noqa: PTH100
+    outputs["dicom_out"] = args.dicom_out and os.path.abspath(args.dicom_out)  # noqa: PTH100
     folder = visible(Path(os.path.abspath(file)).as_posix()).removesuffix(name)  # noqa: PTH100
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **outputs}
 
@@ -238,6 +250,8 @@ def _writers(
         in_boxes = choose if wanted is not None or args.all or args.top else partial(above_threshold, info)
         replaced = named.keys() - table.marks.keys()
         writers.append(BoxFile(args.boxes_out, info, in_boxes, finished=table.finished, replaced=replaced))
+    if args.dicom_out:
+        writers.append(DicomFiles(OutputNames(args.dicom_out, table.marks), info))
     return writers
 
 

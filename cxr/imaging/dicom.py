@@ -33,7 +33,7 @@ from cxr.imaging.dicom_walk import needed_elements
 from cxr.imaging.limits import ImageError
 from cxr.imaging.orientation import dicom_turn, stated_directions
 
-__all__ = ["decode_dicom", "is_dicom"]
+__all__ = ["decode_dicom", "is_dicom", "read_header"]
 
 RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
 CHEST = ("CHEST", "THORAX")
@@ -70,22 +70,43 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, list[str]]:
     Returns: uint8 (rows, columns), bone bright; notices for the user.
     Raises: ImageError.
     """
+    data, syntax, position = _start(data)
+    dataset = _read_elements(data, syntax, position, {*map(tag_for_keyword, NEEDED), OVERLAY_BIT_POSITION})
+    header = read_pixel_header(dataset)
+    samples = read_samples(dataset, header, syntax)
+    radiograph, notices = to_grey(samples, dataset, header)
+    turn, turn_notices = dicom_turn(dataset)
+    return turn.apply(radiograph), [*_describe(dataset), *turn_notices, *notices]
+
+
+def read_header(data: bytes, keywords: Iterable[str]) -> Dataset:
+    """Read these elements of a DICOM file's header, as far as they are there, by the same guards as its pixels.
+
+    Their values are as they are stored and may be anything.
+
+    Raises: ImageError.
+    """
+    data, syntax, position = _start(data)
+    return _read_elements(data, syntax, position, {tag_for_keyword(keyword) for keyword in keywords})
+
+
+def _start(data: bytes) -> tuple[bytes, str, int]:
+    """Return the file with its start, its transfer syntax, and where the data set begins. Raises: ImageError."""
     data = data if data[128:132] == b"DICM" else (missing_start(data) or b"") + data
     syntax, position = read_transfer_syntax(data)
     check_transfer_syntax(syntax)
+    return data, syntax, position
+
+
+def _read_elements(data: bytes, syntax: str, position: int, tags: set[int]) -> Dataset:
     _silence_pydicom()
-    tags = {*map(tag_for_keyword, NEEDED), OVERLAY_BIT_POSITION}
     small_file = start_of_file(syntax) + needed_elements(data, position, tags)
     dataset = attempt(pydicom.dcmread, io.BytesIO(small_file))
     if dataset is None:
         raise ImageError(
             "damaged", "This DICOM file is damaged: it cannot be read to its end. Export or copy it again."
         )
-    header = read_pixel_header(dataset)
-    samples = read_samples(dataset, header, syntax)
-    radiograph, notices = to_grey(samples, dataset, header)
-    turn, turn_notices = dicom_turn(dataset)
-    return turn.apply(radiograph), [*_describe(dataset), *turn_notices, *notices]
+    return dataset
 
 
 def _describe(dataset: Dataset) -> list[str]:

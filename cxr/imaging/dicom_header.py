@@ -23,7 +23,9 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 STORAGE_CLASSES = b"1.2.840.10008.5.1.4.1.1."  # what every picture's SOP class starts with
 # Presentation states, structured reports, encapsulated documents and waveforms (PS3.4, B.5), as CDs hold them.
 PICTURELESS_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{branch}." for branch in (11, 88, 104, 9))
+MANUFACTURER = 0x00080070
 UID_PREFIX = b"1.2.840.10008."
+OWN_MANUFACTURER = "CXR research prototype"  # of every DICOM object that this program writes
 
 MAX_FIRST_ELEMENTS = 64  # elements looked at in group 2, or in group 8 of a file without preamble
 
@@ -81,6 +83,18 @@ def is_directory(start: bytes) -> bool:
 def holds_no_picture(start: bytes) -> bool:
     """Say whether these first bytes of a DICOM file are those of a report, a presentation state or the like."""
     return _stored_class(start).startswith(PICTURELESS_CLASSES)
+
+
+def is_own_result(start: bytes) -> bool:
+    """Say whether these first bytes of a DICOM file are those of an answer that this program wrote.
+
+    By the manufacturer in the data set: archives write group 2 anew.
+    """
+    position = len(PREAMBLE) if start[128:132] == b"DICM" else 0
+    meta, position = _first_values(start, position, group=2, explicit=True)
+    explicit = _uid(meta.get(0x00020010, b"")) != IMPLICIT_LITTLE
+    values, _ = _first_values(start, position, group=8, explicit=explicit)
+    return _uid(values.get(MANUFACTURER, b"")) == OWN_MANUFACTURER
 
 
 def _stored_class(start: bytes) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr.imaging.dicom_header import holds_no_picture, is_dicom, is_directory
+from cxr.imaging.dicom_header import holds_no_picture, is_dicom, is_directory, is_own_result
 from cxr.imaging.jpeg import JPEG_SIGNATURE
 from cxr.imaging.png import PNG_SIGNATURE, is_drawn
 from cxr.system.terminal import visible
@@ -25,7 +25,8 @@ MAX_NAME_BYTES = 255  # of one name, on all file systems in use
 HIDDEN, OTHER, DIRECTORY = "hidden files", "files that are no PNG, JPEG or DICOM", "DICOMDIR"
 PICTURELESS = "DICOM files without a picture"
 DRAWN, DEAD_LINK, SPECIAL = "pictures drawn by this program", "links that lead nowhere", "pipes and devices"
-PASSED_OVER = (DIRECTORY, PICTURELESS, DRAWN)  # by patterns too
+OWN_RESULT = "DICOM results of this program"
+PASSED_OVER = (DIRECTORY, PICTURELESS, DRAWN, OWN_RESULT)  # by patterns too
 
 
 @dataclass
@@ -157,6 +158,8 @@ def _reason_to_leave_out(path: str) -> str:
     if start.startswith(PNG_SIGNATURE):
         return DRAWN if is_drawn(start) else ""
     if is_dicom(start):
+        if is_own_result(start):
+            return OWN_RESULT
         return DIRECTORY if is_directory(start) else PICTURELESS if holds_no_picture(start) else ""
     if start.startswith(JPEG_SIGNATURE) or os.path.splitext(path)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122
         return ""
@@ -196,16 +199,16 @@ class OutputNames:
         self._marks = dict(marks or {})
         self._taken: set[str] = set()
 
-    def claim(self, picture: str, what: str) -> Path:
-        """Return a new `<folder>/<picture without suffix>-<what>.png`; numbered where that name is taken."""
+    def claim(self, picture: str, what: str, suffix: str = ".png") -> Path:
+        """Return a new `<folder>/<picture without suffix>-<what><suffix>`; numbered where that name is taken."""
         folder, slash, stem = stem_of(picture).rpartition("/")
         if picture in self._marks:
             stem = f"{stem}~{self._marks[picture]}"
         ending, number = "-" + re.sub(r"[^\w.]+", "_", what), 1
-        name = folder + slash + _fitting(stem, f"{ending}.png")
+        name = folder + slash + _fitting(stem, f"{ending}{suffix}")
         while name.casefold() in self._taken:
             number += 1
-            name = folder + slash + _fitting(stem, f"{ending}-{number}.png")
+            name = folder + slash + _fitting(stem, f"{ending}-{number}{suffix}")
         self._taken.add(name.casefold())
         return self.folder / name
 

@@ -15,6 +15,7 @@ PACKAGES = (
     "heatmaps",
     "anatomy",
     "inference",
+    "dicom_out",
     "outputs",
     "training",
     "report",

@@ -1,0 +1,115 @@
+"""The answer as numbers for programs and reports: a Comprehensive SR by template TID 1500.
+
+A measurement group (TID 1501) per finding, most probable first: probability, calibrated probability, threshold, and the
+decision by it; which model file said so; the image it was said of. Disclaimer and warnings come before them as text.
+Source: DICOM PS3.3 A.35.3 (Comprehensive SR IOD); PS3.16 TID 300, 1500, 1501, 4019.
+"""
+
+import copy
+
+import highdicom
+import numpy as np
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from cxr.data.columns import display_name
+from cxr.dicom_out.codes import (
+    ABOVE,
+    BELOW,
+    CALIBRATED,
+    COMMENT,
+    DECISION,
+    EVALUATIONS,
+    NO_UNITS,
+    PROBABILITY,
+    RADIOGRAPHY,
+    THRESHOLD,
+    Concept,
+    finding_code,
+)
+from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments
+from cxr.imaging.dicom_header import OWN_MANUFACTURER
+from cxr.inference.explanation import rank_findings
+from cxr.network.model_info import ModelInfo
+
+
+def build_report(answer: Answer) -> Dataset:
+    """Build the SR document of an answer."""
+    arguments = common_arguments(answer, 1, "findings")
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=generate_uid(prefix=None),
+        name=PURPOSE,
+        manufacturer_name=OWN_MANUFACTURER,
+        model_name=MODEL_NAME,
+        serial_number=answer.version,
+    )
+    observer = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=_coded(RADIOGRAPHY),
+        imaging_measurements=[_group(answer, k) for k in rank_findings(answer.explanation.probabilities)],
+    )
+    report[0].ContentSequence.insert(-1, _comments((answer.info.disclaimer, *answer.warnings)))
+    _separate(report[0])
+    evidence = copy.deepcopy(answer.source.header)
+    # highdicom repeats names in its warnings, of which logs must not know; they are added with the patient.
+    evidence.PatientName = evidence.ReferringPhysicianName = ""
+    # Without the character set, of which highdicom refuses valid ones; it is added with the patient.
+    arguments |= {"is_complete": True, "specific_character_set": None}
+    return sr.ComprehensiveSR(evidence=[evidence], content=report[0], **arguments)
+
+
+def _group(answer: Answer, k: int) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Build one finding's measurement group (TID 1501)."""
+    info, explanation, header = answer.info, answer.explanation, answer.source.header
+    algorithm = sr.AlgorithmIdentification(
+        name=MODEL_NAME, version=_version(info), manufacturer=OWN_MANUFACTURER, parameters=[PURPOSE]
+    )
+    measurements = [(PROBABILITY, explanation.probabilities[k])]
+    if explanation.calibrated is not None:
+        measurements.append((CALIBRATED, explanation.calibrated[k]))
+    measurements.append((THRESHOLD, info.threshold))
+    above = explanation.probabilities[k] >= info.threshold
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=generate_uid(prefix=None), identifier=display_name(info.findings[k])
+        ),
+        finding_type=_coded(finding_code(info.findings[k])),
+        algorithm_id=algorithm,
+        measurements=[sr.Measurement(_coded(name), _decimal(value), _coded(NO_UNITS)) for name, value in measurements],
+        qualitative_evaluations=[sr.QualitativeEvaluation(_coded(DECISION), _coded(ABOVE if above else BELOW))],
+        source_images=[sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
+    )
+
+
+def _comments(sentences: tuple[str, ...]) -> highdicom.sr.ContainerContentItem:
+    """Collect sentences as the report's Qualitative Evaluations (TID 1500), which may be texts."""
+    contains = sr.RelationshipTypeValues.CONTAINS
+    container = sr.ContainerContentItem(name=_coded(EVALUATIONS), relationship_type=contains)
+    texts = [sr.TextContentItem(_coded(COMMENT), sentence, contains) for sentence in sentences]
+    container.ContentSequence = sr.ContentSequence(texts)
+    return container
+
+
+def _separate(item: Dataset) -> None:
+    """Mark a container and those in it as lists of named items, which viewers else show as running text."""
+    if item.ValueType == "CONTAINER":
+        item.ContinuityOfContent = "SEPARATE"
+        for one in item.get("ContentSequence", ()):
+            _separate(one)
+
+
+def _version(info: ModelInfo) -> str:
+    """Return when the model was made and the start of its digest, all of which is the device's serial number."""
+    return f"{info.created[:10]} {info.digest[:16]}".strip() or "not saved"
+
+
+def _decimal(value: float) -> float:
+    """Return the shortest decimal that stands for the same float32: fewer than the 16 characters of DS."""
+    return float(str(np.float32(value)))
+
+
+def _coded(concept: Concept) -> sr.CodedConcept:
+    return sr.CodedConcept(*concept)
