@@ -291,7 +291,7 @@ def evaluate_and_report(
     from cxr.report.gallery import make_gallery
     from cxr.report.report_files import write_report
     from cxr.report.report_page import describe_run
-    from cxr.report.summary import describe_predictions, ranking_line, terminal_table
+    from cxr.report.summary import describe_predictions, localisation_table, ranking_line, terminal_table
     from cxr.report.test_evaluation import evaluate_test, summarise, summarise_set
     from cxr.training.parallel import alone, is_first
 
@@ -321,6 +321,8 @@ def evaluate_and_report(
         gallery,
     )
     say(terminal_table(results.evaluation))
+    if text := localisation_table(results.localisation):
+        say(text)
     for name, one in list(found.items())[1:]:
         say(f"{name}: {ranking_line(one.evaluation)}")
     shown = slice(0, NUM_SHOWN)

@@ -5,13 +5,14 @@ width and height. Cell (row, column) of an (h, w) map is the tile of size (1/w, 
 (row + 0.5) / h); areas are taken from the map enlarged bilinearly between cell centres, as cv2.resize does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cxr.data.boxes import Box
 from cxr.data.columns import name_key
+from cxr.metrics.box_overlap import BoxCase, BoxLocalisation, Rectangle, score_boxes
 
 AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
@@ -46,13 +47,14 @@ class Localisation:
     """Scores per finding that has boxes and over all cases.
 
     `num_blank`: maps without positive evidence, which count as misses. `num_unused`: boxes whose image or finding is
-    not among the evaluated ones.
+    not among the evaluated ones. `boxes`: how well the boxes of the maps match; None where none were made.
     """
 
     findings: tuple[LocalisationScore, ...]
     overall: LocalisationScore
     num_blank: int
     num_unused: int
+    boxes: BoxLocalisation | None = None
 
 
 def localise(
@@ -62,14 +64,18 @@ def localise(
     boxes: Sequence[Box],
     heat_threshold: float = HEAT_THRESHOLD,
     seed: int = 0,
+    patients: Sequence[str] | None = None,
+    find_boxes: Callable[[np.ndarray], Sequence[Rectangle]] | None = None,
 ) -> Localisation:
-    """Score heatmaps against boxes and score random maps of the same shape beside them.
+    """Score heatmaps, and the boxes made of them, against boxes; score random maps of the same shape beside them.
 
     Args:
         heatmaps: (n, findings, h, w) >= 0, each over the whole picture.
         images: (n,) file names, as in the boxes.
         findings: (findings,) names in the order of the maps.
         heat_threshold: share of a map's largest value that bounds its hot region.
+        patients: (n,) for the intervals of box scores; None where each image counts as one.
+        find_boxes: map (h, w) -> its boxes.
     """
     if heatmaps.ndim != 4 or heatmaps.shape[:2] != (len(images), len(findings)):
         raise ValueError(
@@ -85,11 +91,16 @@ def localise(
             cases.setdefault((place[0], place[1]), []).append(box)
 
     rng = np.random.default_rng(seed)
-    scores = {}
+    scores, box_cases = {}, []
     for case, case_boxes in cases.items():
-        controls = random_heatmaps(rng, NUM_RANDOM_MAPS, heatmaps.shape[2:])
+        heatmap, controls = heatmaps[case], random_heatmaps(rng, NUM_RANDOM_MAPS, heatmaps.shape[2:])
         of_random = np.mean([score_map(control, case_boxes, heat_threshold) for control in controls], axis=0)
-        scores[case] = (*score_map(heatmaps[case], case_boxes, heat_threshold), *of_random)
+        scores[case] = (*score_map(heatmap, case_boxes, heat_threshold), *of_random)
+        if find_boxes is not None:
+            row, column = case
+            patient = images[row] if patients is None else patients[row]
+            found, random = find_boxes(heatmap), [find_boxes(control) for control in controls]
+            box_cases.append(BoxCase(findings[column], patient, case_boxes, found, random))
     per_finding = [
         _mean_score(finding, [(scores[case], cases[case]) for case in cases if case[1] == column])
         for column, finding in enumerate(findings)
@@ -99,6 +110,7 @@ def localise(
         overall=_mean_score("All", [(scores[case], cases[case]) for case in cases]),
         num_blank=sum(not heatmaps[case].max() > 0 for case in cases),
         num_unused=len(boxes) - sum(map(len, cases.values())),
+        boxes=None if find_boxes is None else score_boxes(box_cases, findings, seed),
     )
 
 

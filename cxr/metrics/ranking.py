@@ -104,11 +104,11 @@ def estimate_rankings(
     defined = ~np.isnan(points[:, 0])
     has_interval = np.array([_enough_patients(labels[:, k], np.asarray(patients)) for k in range(num_findings)])
     estimates = [
-        tuple(_estimate(points[k, m], resampled[:, k, m], bool(has_interval[k])) for k in range(num_findings))
+        tuple(estimate_of(points[k, m], resampled[:, k, m], bool(has_interval[k])) for k in range(num_findings))
         for m in range(2)
     ]
     mean = float(points[defined, 0].mean()) if defined.any() else float("nan")
-    mean_estimate = _estimate(mean, _row_means(resampled[:, defined, 0]), bool(has_interval.any()))
+    mean_estimate = estimate_of(mean, _row_means(resampled[:, defined, 0]), bool(has_interval.any()))
     return RankingEstimates(estimates[0], estimates[1], mean_estimate, int(defined.sum()))
 
 
@@ -150,8 +150,8 @@ def estimate_differences(
     has_interval = [_enough_patients(labels[:, k], np.asarray(patients)) for k in range(num_findings)]
     mean = float(points[defined].mean()) if defined.any() else float("nan")
     return RankingDifferences(
-        tuple(_estimate(points[k], resampled[:, k], bool(has_interval[k])) for k in range(num_findings)),
-        _estimate(mean, _row_means(resampled[:, defined]), any(has_interval)),
+        tuple(estimate_of(points[k], resampled[:, k], bool(has_interval[k])) for k in range(num_findings)),
+        estimate_of(mean, _row_means(resampled[:, defined]), any(has_interval)),
         int(defined.sum()),
     )
 
@@ -232,7 +232,8 @@ def _row_means(values: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
-def _estimate(value: float, resampled: np.ndarray, has_interval: bool) -> Estimate:
+def estimate_of(value: float, resampled: np.ndarray, has_interval: bool) -> Estimate:
+    """Put the percentile interval of resampled values, of which NaN are left out, beside a value."""
     resampled = resampled[~np.isnan(resampled)]
     if not has_interval or np.isnan(value) or not len(resampled):
         return Estimate(float(value), float("nan"), float("nan"))

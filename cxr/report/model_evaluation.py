@@ -27,7 +27,7 @@ from cxr.report.comparison import Comparison, compare, comparison_table
 from cxr.report.gallery import make_gallery
 from cxr.report.report_files import write_report
 from cxr.report.report_page import RunRecord
-from cxr.report.summary import terminal_table
+from cxr.report.summary import localisation_table, terminal_table
 from cxr.report.test_evaluation import TestResults, evaluate_test, summarise, summarise_set
 from cxr.system.terminal import say
 from cxr.training.data_sets import common_folder
@@ -231,6 +231,8 @@ def _report(
         gallery,
     )
     say(terminal_table(results.evaluation))
+    if text := localisation_table(results.localisation):
+        say(text)
     for note in notes:
         say(note)
     if comparison is not None:

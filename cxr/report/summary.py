@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import Confusion, Evaluation
 from cxr.metrics.ranking import Estimate
 
@@ -51,6 +52,26 @@ def ranking_line(evaluation: Evaluation) -> str:
     count = f"over {evaluation.num_defined} of {len(evaluation.findings)} findings"
     size = f"{evaluation.num_images} images, {evaluation.num_patients} patients"
     return f"mean AUROC {interval(evaluation.mean_auroc)} {count}; {size}"
+
+
+def localisation_table(localisation: Localisation | None) -> str:
+    """Return how well heatmaps and their boxes fit the boxes drawn, as lines of text; empty where none were drawn."""
+    if localisation is None or localisation.boxes is None or not localisation.overall.num_cases:
+        return ""
+    overall, boxes = localisation.overall, localisation.boxes.overall
+    pointing = f"{number(overall.pointing)}, random {number(overall.random_pointing)}"
+    lines = [f"localisation against boxes: {overall.num_cases} cases; peak of the heatmap in a box {pointing}"]
+    lines.append(f"{'boxes of heatmaps':19}mean [95 %]        random | share of cases that reach")
+    lines.append(f"{'':47}{'  '.join(f'{one:4}' for one in localisation.boxes.thresholds)}")
+    for name, value, random, hits, random_hits in (
+        ("IoU", boxes.iou, boxes.random_iou, boxes.iou_hits, boxes.random_iou_hits),
+        ("IoBB", boxes.iobb, boxes.random_iobb, boxes.iobb_hits, boxes.random_iobb_hits),
+    ):
+        lines.append(
+            f"  {name:16} {interval(value):18} {number(random):6} | {'  '.join(number(one.value) for one in hits)}"
+        )
+        lines.append(f"  {'':42} | {'  '.join(number(one) for one in random_hits)}  random")
+    return "\n".join(lines)
 
 
 def describe_predictions(

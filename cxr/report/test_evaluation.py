@@ -9,6 +9,7 @@ import numpy as np
 
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
+from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation, localise
@@ -68,11 +69,17 @@ def evaluate_test(
     if rows:
         features = predict_split(layer_output(network, "relu"), test.select(rows), BATCH_SIZE)
         maps = heatmaps(features, network.get_layer("logits").get_weights()[0])
+    localisation = None
+    if boxes:
+        images, patients = ([names[row] for row in rows] for names in (split.images, split.patients))
+        localisation = localise(
+            maps, images, info.findings, boxes, seed=seed, patients=patients, find_boxes=boxes_from_heatmap
+        )
     return TestResults(
         predictions,
         evaluate(predictions, info.thresholds, calibration, seed=seed),
         calibration,
-        localise(maps, [split.images[row] for row in rows], info.findings, boxes, seed=seed) if boxes else None,
+        localisation,
         cases,
         [maps[rows.index(row)] for row, _ in cases],
     )

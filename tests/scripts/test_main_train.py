@@ -81,6 +81,7 @@ def test_default_run_makes_model_report_and_history(project, capsys):
             "specificity_chosen": row["at_chosen"]["specificity"],
         }
     assert metrics["localisation"]["overall"]["num_cases"] > 0
+    assert metrics["localisation"]["boxes"]["overall"]["num_cases"] == metrics["localisation"]["overall"]["num_cases"]
     assert (report / "report.html").stat().st_size > 10_000
     for history in (report / "history.csv", project / "logs" / "history.csv"):
         rows = list(csv.DictReader(history.read_text().splitlines()))
