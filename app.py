@@ -40,12 +40,12 @@ if __name__ == "__main__":
         sys.exit(fail(error, 2))
 
 from cxr.data.columns import display_name
+from cxr.decoding.pool import Decoder
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 from cxr.site.answer import describe_model, legend, model_identity
-from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import (
     ERRORS,
     MAX_FILES,

@@ -41,10 +41,11 @@ if __name__ == "__main__":
         sys.exit(fail(error, 2))
 
 from cxr.data.columns import name_key
+from cxr.decoding.file_decoder import FileDecoder
 from cxr.dicom_out.objects import NOT_INSTALLED, can_write_dicom
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.imaging.radiograph import DecodedPicture, read_with_notices
+from cxr.imaging.radiograph import DecodedPicture, read_file
 from cxr.inference.answer_table import AnswerTable, work_ahead
 from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, above_threshold, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
@@ -186,14 +187,15 @@ def _explain_files(
     """Write the table and every other output; return the number of files that could not be read."""
     info, num_failed = predictor.info, 0
     progress = Progress("files", len(files))
-    named = dict(zip(relative_names(files), files, strict=True))
+    named, decoder = dict(zip(relative_names(files), files, strict=True)), FileDecoder()
 
     def answer_file(file: Path) -> tuple[DecodedPicture, Explanation]:
-        picture = read_with_notices(file)
+        picture = decoder.decode(read_file(file))
         return picture, explain(predictor, picture.radiograph)
 
     header = table_header(info.findings, args.columns)
     with AnswerTable(args.out, header, _job(predictor, args, named), named) as table, ExitStack() as open_writers:
+        open_writers.enter_context(decoder)
         writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, named, args)]
         left = {name: file for name, file in named.items() if name not in table.finished}
         if table.remark:

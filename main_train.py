@@ -74,24 +74,25 @@ NUM_SHOWN = 10  # test images whose predictions are printed
 
 def check_data(args: argparse.Namespace) -> DataCheck:
     """Check the three CSVs and images that the command line names."""
-    decode = None
-    if args.check == "deep":
-        from cxr.imaging.radiograph import (
-            decode_with_notices as decode,  # the plain check must not wait for image libraries
+    with contextlib.ExitStack() as stack:
+        decode = None
+        if args.check == "deep":
+            from cxr.decoding.file_decoder import FileDecoder  # the plain check must not wait for image libraries
+
+            decode = stack.enter_context(FileDecoder()).decode
+        return check_splits(
+            args.train_csv,
+            args.val_csv,
+            args.test_csv,
+            args.image_dir,
+            findings=args.findings,
+            where=args.where,
+            **meanings(args),
+            no_patients="no-patients" in args.allow,
+            allow_leakage="leakage" in args.allow,
+            skip_missing="missing" in args.allow,
+            decode=decode,
         )
-    return check_splits(
-        args.train_csv,
-        args.val_csv,
-        args.test_csv,
-        args.image_dir,
-        findings=args.findings,
-        where=args.where,
-        **meanings(args),
-        no_patients="no-patients" in args.allow,
-        allow_leakage="leakage" in args.allow,
-        skip_missing="missing" in args.allow,
-        decode=decode,
-    )
 
 
 def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:

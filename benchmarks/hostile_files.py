@@ -71,6 +71,9 @@ def attacks() -> dict[str, bytes]:
         "DICOM of 65,535 x 65,535": files.dicom(picture, Rows=65_535, Columns=65_535),
         "DICOM of 100,000 frames": files.dicom(picture, NumberOfFrames=100_000),
         "DICOM, RLE bomb of 256 MB": files.dicom_encapsulated(rle, picture, 8, files.RLE),
+        "DICOM, JPEG 2000 of 1.3 million parts": files.dicom_encapsulated(
+            files.j2k_of_tiny_precincts(2000), np.zeros((2000, 2000), np.uint8), 8, files.JPEG_2000
+        ),
     }
 
 
@@ -99,7 +102,7 @@ def main() -> int:
         with context.Pool(1) as pool:
             answer, seconds, megabytes = pool.apply(measure, (data,))
         failed += seconds > MAX_SECONDS or megabytes > MAX_MEGABYTES
-        print(f"{name:<36}{len(data) / 1e6:>8.3f} MB{seconds:>9.4f} s{megabytes:>8.1f} MB  {answer}")
+        print(f"{name:<38}{len(data) / 1e6:>8.3f} MB{seconds:>9.4f} s{megabytes:>8.1f} MB  {answer}")
     return 1 if failed else 0
 
 

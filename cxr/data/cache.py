@@ -26,7 +26,8 @@ import numpy as np
 
 from cxr.data.labels import Split
 from cxr.data.problems import NUM_LISTED, shown
-from cxr.imaging.radiograph import ImageError, decode_radiograph, read_file, to_model_input
+from cxr.decoding.file_decoder import FileDecoder
+from cxr.imaging.radiograph import ImageError, read_file, to_model_input
 from cxr.system.atomic_files import waiting_lock
 from cxr.system.progress import Progress
 
@@ -190,6 +191,7 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
 def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray, records: np.ndarray) -> None:
     """Decode every row whose pixels do not fit its digest or its file, a block of rows at a time."""
     faults: dict[int, ImageError] = {}
+    decoder = FileDecoder()
 
     def fill_row(pixels: np.ndarray, row: int) -> None:
         path = image_dir / split.images[row]
@@ -201,7 +203,7 @@ def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray,
             data = read_file(path)
             content = digest_of(data)
             if not (whole and has_content(records[row], content)):
-                pixels[row] = to_model_input(decode_radiograph(data), pixels.shape[1])
+                pixels[row] = to_model_input(decoder.decode(data).radiograph, pixels.shape[1])
                 digests[row] = _digest(pixels[row])
             remember(records, row, content, digests[row], status)
         except OSError as error:
@@ -213,7 +215,7 @@ def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray,
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one thread per radiograph is faster than several on one
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with decoder, ThreadPoolExecutor(os.cpu_count()) as pool:
             for rows in _blocks(pixels_path):
                 pixels = np.lib.format.open_memmap(pixels_path, mode="r+")  # mapped anew: forgets the last block
                 for done, _ in enumerate(pool.map(partial(fill_row, pixels), rows), start=rows.start + 1):

@@ -53,9 +53,11 @@ def read_images(image_dir: Path, images: Iterable[str], decode: Callable[[bytes]
         decode: bytes -> picture; raises ValueError with a message for the user.
     """
 
+    from cxr.imaging.radiograph import read_file  # whoever reads no image must not wait for image libraries
+
     def digest(image: str) -> tuple[str, tuple[str, ...], str | None]:
         try:
-            pixels, notices, _ = decode((image_dir / image).read_bytes())
+            pixels, notices, _ = decode(read_file(image_dir / image))
         except OSError as error:
             return "", (), f"cannot be read ({error.strerror})"
         except ValueError as error:

@@ -28,12 +28,12 @@ from cxr.imaging.dicom_header import (
     start_of_file,
     text,
 )
-from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, read_samples
+from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, has_bounded_cost, read_samples
 from cxr.imaging.dicom_walk import needed_elements
 from cxr.imaging.limits import ImageError
 from cxr.imaging.orientation import dicom_turn, stated_directions
 
-__all__ = ["decode_dicom", "is_dicom", "read_header"]
+__all__ = ["decode_dicom", "is_dicom", "needs_codec", "read_header"]
 
 RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
 CHEST = ("CHEST", "THORAX")
@@ -54,6 +54,7 @@ FRONTAL_CODES = {"272479007", "399348003", "399033003", "R-40888", "R-10214", "R
 LATERAL_VIEW = "The file is marked as a lateral view; frontal views (PA or AP) are expected."
 OTHER_VIEW = "The file is marked as a view that is not known to be frontal (PA or AP), such as oblique or decubitus."
 
+MAX_START_BYTES = 2**20  # hold group 2, which no other part of the file precedes
 NEEDED = (
     *("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "BurnedInAnnotation"),
     *("PatientOrientation", "ImageOrientationPatient", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
@@ -107,6 +108,14 @@ def _read_elements(data: bytes, syntax: str, position: int, tags: set[int]) -> D
             "damaged", "This DICOM file is damaged: it cannot be read to its end. Export or copy it again."
         )
     return dataset
+
+
+def needs_codec(data: bytes) -> bool:
+    """Say whether this is a DICOM file whose pixels go through a codec that no header bounds."""
+    try:
+        return is_dicom(data) and not has_bounded_cost(_start(data[:MAX_START_BYTES])[1])
+    except ImageError:  # whoever decodes it says so
+        return False
 
 
 def _describe(dataset: Dataset) -> list[str]:

@@ -3,10 +3,9 @@
 Compressed data is decoded by one fixed decoder per kind, so that every machine gives the same samples: 8-bit JPEG as
 JPEG files are, the rest by a plugin of pydicom. What a codestream declares must agree with the header before a decoder
 sees it: decoders allocate by the codestream. Damage that a decoder would pass over is looked for here.
-Source: DICOM PS3.5 sections 8.1 and 8.2, Annex A.4 and Annex G (RLE); ITU-T T.800 Annexes A and B (JPEG 2000).
+Source: DICOM PS3.5 sections 8.1 and 8.2, Annex A.4 and Annex G (RLE).
 """
 
-import re
 import struct
 from dataclasses import dataclass
 
@@ -16,7 +15,17 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
 from cxr.imaging.dicom_header import EXPLICIT_LITTLE, IMPLICIT_LITTLE, PixelHeader, attempt, header_fault, raw_value
-from cxr.imaging.jpeg import BASELINE, EXTENDED, JPEG_LS, LOSSLESS, JpegFile, decode_scans, inspect_jpeg
+from cxr.imaging.jpeg import (
+    BASELINE,
+    EXTENDED,
+    JPEG_LS,
+    LOSSLESS,
+    JpegFile,
+    check_jpeg_2000_parts,
+    decode_scans,
+    inspect_jpeg,
+    read_jpeg_2000_size,
+)
 from cxr.imaging.limits import ImageError
 
 
@@ -56,10 +65,6 @@ EXTENDED_12_BIT = Compression("12-bit JPEG extended", "pylibjpeg", (EXTENDED,), 
 
 OVERLAY_BIT_POSITION = 0x60000102  # present where an overlay is kept in unused bits of the samples
 MAX_OVERSHOOT = 0.01  # share of samples that a lossy codec may leave outside of Bits Stored
-MAX_J2K_TILES = 65_535  # ITU-T T.800, A.4.2
-J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF90, 0xFF93, 0xFFD9  # markers SOT, SOD and EOC
-# Coded data never holds these pairs of bytes (T.800 B.10.1 and D.4.1); SOP and EPH, FF91 and FF92, may stand between.
-J2K_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
 # Put behind the coded data: a decoder that has all of it never gets here, one that runs out of it does.
 JPEG_FILLER = b"\x55" * 64
 ENCAPSULATION_MARGIN = 2  # bytes: each item is padded to an even length
@@ -75,6 +80,11 @@ def check_transfer_syntax(syntax: str) -> None:
         raise ImageError("dicom_compression", message)
     if syntax in COMPRESSIONS:
         _check_plugin(syntax, COMPRESSIONS[syntax])
+
+
+def has_bounded_cost(syntax: str) -> bool:
+    """Say whether time and memory of decoding follow from rows and columns: native samples, and 8-bit JPEG."""
+    return syntax not in COMPRESSIONS or COMPRESSIONS[syntax].frames == (BASELINE,)
 
 
 def read_samples(dataset: Dataset, header: PixelHeader, syntax: str) -> np.ndarray:
@@ -221,40 +231,10 @@ def _check_rle(frame: bytes, header: PixelHeader) -> None:
 
 
 def _check_jpeg_2000(frame: bytes, header: PixelHeader) -> None:
-    """Compare the SIZ marker of a JPEG 2000 codestream (T.800 A.5.1) with the header, and look at its tile-parts."""
-    if len(frame) < 47 or not frame.startswith(b"\xff\x4f\xff\x51"):
-        raise _damaged()
-    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">8I", frame, 8)
-    components, depth, step_x, step_y = struct.unpack_from(">HBBB", frame, 40)
-    _compare(header, (bottom - top, right - left), components, (depth & 0x7F) + 1, signed=bool(depth & 0x80))
-    if not tile_width or not tile_height or (step_x, step_y) != (1, 1):
-        raise _damaged()
-    tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
-    if tiles > MAX_J2K_TILES or not _tile_parts_fit(frame.rstrip(b"\x00")):
-        raise _damaged()
-
-
-def _tile_parts_fit(frame: bytes) -> bool:
-    """Walk the tile-parts of a JPEG 2000 codestream (T.800 A.4): they fill it, and hold nothing that no encoder writes.
-
-    The arithmetic code has no checksum and decodes whatever it gets, so what is not seen here is not seen at all.
-    """
-    position, tile_end, num_parts = 2, 0, 0
-    while position + 4 <= len(frame):
-        marker, length = struct.unpack_from(">HH", frame, position)
-        if marker == J2K_TILE_PART:
-            if tile_end or length != 10 or position + 12 > len(frame):
-                return False
-            part_length = struct.unpack_from(">I", frame, position + 6)[0]
-            tile_end = position + part_length if part_length else len(frame) - 2
-        elif marker == J2K_DATA:
-            start = position + 2
-            if not start <= tile_end <= len(frame) - 2 or J2K_IMPOSSIBLE.search(frame, start, tile_end):
-                return False
-            position, tile_end, num_parts = tile_end, 0, num_parts + 1
-            continue
-        position += 2 + length
-    return num_parts > 0 and not tile_end and frame[position:] == struct.pack(">H", J2K_END)
+    """Compare a JPEG 2000 codestream with the header, and refuse one whose parts do not fit or cost too much."""
+    stream = read_jpeg_2000_size(frame)
+    _compare(header, (stream.height, stream.width), stream.components, stream.precision, signed=stream.signed)
+    check_jpeg_2000_parts(frame.rstrip(b"\x00"), stream)
 
 
 def _check_plugin(syntax: str, compression: Compression) -> None:

@@ -1,14 +1,16 @@
-"""JPEG: walk the markers of the file, then let libjpeg-turbo decode the segments that carry pixels.
+"""JPEG: walk the markers of a file, then let libjpeg-turbo decode the segments that carry pixels.
 
 Comments, profiles, EXIF and whatever follows the picture never reach the decoder.
 JPEG has no checksum, but its codes leave little room: data that is cut or rotten ends too early or too late, and
 libjpeg then only warns and fills up with grey. Here each of its warnings is an error. A few changed bytes can still be
 valid codes.
-Source: ITU-T T.81 (JPEG), Annex B; ITU-T T.87 (JPEG-LS), Annex C.
+Of JPEG-LS and JPEG 2000, which DICOM files hold too, the markers are walked here and others decode.
+Source: ITU-T T.81 (JPEG), Annex B; ITU-T T.87 (JPEG-LS), Annex C; ITU-T T.800 (JPEG 2000), Annexes A and B.
 """
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,16 @@ FILL = re.compile(rb"\xff+")
 # What ends coded data: a marker that is neither a stuffed byte nor a restart. JPEG-LS stuffs bits, not bytes.
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 NEXT_MARKER_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
+
+# JPEG 2000: markers SIZ, COD, COC, SOT, SOD and EOC.
+J2K_SIZE, J2K_CODING, J2K_COMPONENT, J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+# Coded data never holds these pairs of bytes (T.800 B.10.1 and D.4.1); SOP and EPH, FF91 and FF92, may stand between.
+J2K_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
+MAX_J2K_TILES, MAX_J2K_LEVELS = 65_535, 32  # T.800 A.4.2 and A.6.1
+# A decoder allocates about 2 kB for each precinct, however short the file; 36 megapixels in the usual ones of 128 x 128
+# samples and more have 4,000.
+MAX_J2K_PRECINCTS = 100_000
+MAX_J2K_PACKETS = 1_000_000  # one for each precinct and quality layer
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,95 @@ def inspect_jpeg(data: bytes) -> JpegFile:
             kept.append(data[position:end])
         position = end
     raise _damaged(f"it has more than {MAX_SEGMENTS} segments")
+
+
+@dataclass(frozen=True)
+class Jpeg2000File:
+    """What a checked JPEG 2000 codestream declares."""
+
+    width: int
+    height: int
+    precision: int  # bits per sample
+    components: int
+    signed: bool
+    num_tiles: int
+    tile_sides: tuple[int, int]  # width and height in pixels
+
+
+def read_jpeg_2000_size(data: bytes) -> Jpeg2000File:
+    """Read the SIZ marker at the start of a JPEG 2000 codestream (T.800 A.5.1). Raises: ImageError damaged."""
+    if len(data) < 47 or not data.startswith(b"\xff\x4f\xff\x51"):
+        raise _damaged("its start is missing")
+    right, bottom, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">8I", data, 8)
+    components, depth, step_x, step_y = struct.unpack_from(">HBBB", data, 40)
+    width, height = right - left, bottom - top
+    if not tile_width or not tile_height or (step_x, step_y) != (1, 1):
+        raise _damaged("its header is wrong")
+    num_tiles = -((tile_left - right) // tile_width) * -((tile_top - bottom) // tile_height)
+    sides = min(tile_width, width), min(tile_height, height)
+    return Jpeg2000File(width, height, (depth & 0x7F) + 1, components, bool(depth & 0x80), num_tiles, sides)
+
+
+def check_jpeg_2000_parts(data: bytes, stream: Jpeg2000File) -> None:
+    """Walk the markers of a JPEG 2000 codestream: not too many parts, and tile-parts that fill it.
+
+    Raises: ImageError damaged or too_costly.
+    """
+    if stream.num_tiles > MAX_J2K_TILES:
+        raise _damaged("its header is wrong")
+    num_layers = 1
+    for marker, body in _j2k_segments(data):
+        if marker == J2K_CODING and len(body) >= 6:
+            num_layers = max(num_layers, struct.unpack_from(">H", body, 2)[0])
+            coding = body[:1] + body[5:]
+        elif marker == J2K_COMPONENT:
+            coding = body[1:]
+        else:
+            continue
+        num_precincts = stream.num_tiles * _num_precincts(coding, *stream.tile_sides)
+        if num_precincts > MAX_J2K_PRECINCTS or num_precincts * num_layers > MAX_J2K_PACKETS:
+            message = "This JPEG 2000 picture is cut into too many parts. Save it with the usual settings, or as PNG."
+            raise ImageError("too_costly", message)
+
+
+def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and body of the segments outside of coded data (T.800 A.4), which must fill the tile-parts."""
+    position, tile_end, num_parts = 2, 0, 0
+    while position + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker == J2K_TILE_PART:
+            if tile_end or length != 10 or position + 12 > len(data):
+                raise _damaged("its parts are out of order")
+            part_length = struct.unpack_from(">I", data, position + 6)[0]
+            tile_end = position + part_length if part_length else len(data) - 2
+        elif marker == J2K_DATA:
+            start = position + 2
+            if not start <= tile_end <= len(data) - 2 or J2K_IMPOSSIBLE.search(data, start, tile_end):
+                raise _damaged("its compressed pixels are incomplete or wrong")
+            position, tile_end, num_parts = tile_end, 0, num_parts + 1
+            continue
+        else:
+            yield marker, data[position + 4 : position + 2 + length]
+        position += 2 + length
+    if not num_parts or tile_end or data[position:] != struct.pack(">H", J2K_END):
+        raise _damaged("its end is missing")
+
+
+def _num_precincts(coding: bytes, tile_width: int, tile_height: int) -> int:
+    """Count the precincts of one tile (T.800 B.6).
+
+    Args:
+        coding: of a COD or COC marker, its first byte and what stands there from the number of levels on (A.6.1).
+    """
+    num_levels = coding[1] if len(coding) >= 6 else MAX_J2K_LEVELS + 1
+    sizes = coding[6 : 7 + num_levels] if coding[0] & 1 else b"\xff" * (num_levels + 1)  # exponents of height and width
+    if num_levels > MAX_J2K_LEVELS or len(sizes) != num_levels + 1:
+        raise _damaged("its header is wrong")
+    num_precincts = 0
+    for resolution, size in enumerate(sizes):
+        level = num_levels - resolution
+        num_precincts += -(-tile_width >> level + (size & 15)) * -(-tile_height >> level + (size >> 4))
+    return num_precincts
 
 
 def _read_segment(data: bytes, position: int) -> tuple[int, bytes, int]:

@@ -27,6 +27,7 @@ ERROR_STATUS = {
     "too_large": 422,
     "aspect": 422,
     "too_many_scans": 422,
+    "too_costly": 422,
     "blank": 422,
 }
 

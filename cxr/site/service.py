@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr.decoding.pool import Decoder, DecodingError
 from cxr.imaging.limits import ImageError
+from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import Explanation, explain
 from cxr.site.answer import build_answer, draw_pictures
-from cxr.site.decoding_pool import Decoder
 from cxr.site.errors import SiteError, problem_details_of
 from cxr.site.middleware import FileRecord, RequestRecord
 from cxr.site.model_slot import ModelSlot
@@ -182,7 +183,7 @@ class Service:
         record.files.append(file)
         try:
             with file.stage("decode"):
-                picture = self._decoder.decode(upload.data)
+                picture = self._decode(upload.data)
         except (ImageError, SiteError) as error:
             file.code = error.code
             raise
@@ -191,3 +192,9 @@ class Service:
             explanation = explain(predictor, picture.radiograph, maps_required=False)
         answer = build_answer(predictor.info, explanation, picture)
         return picture.radiograph, explanation, {"file": upload.name} | answer
+
+    def _decode(self, data: bytes) -> DecodedPicture:
+        try:
+            return self._decoder.decode(data)
+        except DecodingError as error:
+            raise SiteError(error.code) from None

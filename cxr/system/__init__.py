@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, CSV text, names of files, locks, the terminal, descriptors, pipes, the
-log and freed memory.
+"""Files that are replaced whole or not at all, CSV text, names of files, locks, the terminal, descriptors, the log and
+freed memory.
 
 Knows nothing of pictures, labels or networks."""

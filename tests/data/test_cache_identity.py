@@ -11,6 +11,7 @@ import pytest
 from cxr.data import cache
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
+from cxr.decoding import file_decoder
 from cxr.imaging.radiograph import ImageError, decode_radiograph, to_model_input
 
 SIZE = 32
@@ -53,7 +54,8 @@ def watched(monkeypatch):
         return counted
 
     monkeypatch.setattr(cache, "read_file", count("read", cache.read_file))
-    monkeypatch.setattr(cache, "decode_radiograph", count("decoded", cache.decode_radiograph))
+    decode = count("decoded", file_decoder.decode_with_notices)
+    monkeypatch.setattr(file_decoder, "decode_with_notices", decode)
     return counts
 
 

@@ -10,8 +10,8 @@ SCRIPTS = ("main_train", "app", "gradcam")
 
 # The packages of cxr, lowest first: a package's modules import from their own package and from those before it.
 PACKAGES = (
-    "system", "imaging", "data", "network", "metrics", "heatmaps", "anatomy", "inference", "dicom_out", "outputs",
-    "training", "report", "site",
+    "system", "imaging", "decoding", "data", "network", "metrics", "heatmaps", "anatomy", "inference", "dicom_out",
+    "outputs", "training", "report", "site",
 )  # fmt: skip
 NUM_MODULES = range(3, 11)  # in a package
 # Library -> the only files that may import it; a name that ends in a dot stands for a whole package.

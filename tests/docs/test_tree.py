@@ -9,6 +9,7 @@ FOLDERS = ("cxr", "tools", "benchmarks")
 PACKAGES = (
     "system",
     "imaging",
+    "decoding",
     "data",
     "network",
     "metrics",

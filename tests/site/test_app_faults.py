@@ -66,7 +66,7 @@ def test_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatch):
         ("cxr.site.service.draw_pictures", "draw"),
         ("cxr.inference.explanation.to_model_input", "preprocess"),
         ("quick_site.StandIn.predict", "model"),
-        ("cxr.site.decoding_pool.Decoder.decode", "decode"),
+        ("cxr.decoding.pool.Decoder.decode", "decode"),
         ("app.render_template", "render"),
     ],
 )

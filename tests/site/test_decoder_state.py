@@ -12,10 +12,9 @@ from quick_site import ready_slot
 from site_tools import ROOT, SUPPORT, png, shared_decoder
 
 import app as site
+from cxr.decoding import pool as decoding_pool
+from cxr.decoding.pool import Decoder, DecodingError
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.site import decoding_pool
-from cxr.site.decoding_pool import Decoder
-from cxr.site.errors import SiteError
 
 FAULTY = (sys.executable, str(SUPPORT / "faulty_worker.py"))
 TRNS = b"tRNS" + b"\xff" * 8  # of eight bytes where a grey picture has two: libpng prints a warning and goes on
@@ -53,7 +52,7 @@ def test_closed_standard_descriptors_shift_no_answer(tmp_path, closed):
     code = f"""
 import sys; sys.path[:0] = [{str(SUPPORT)!r}]
 from pathlib import Path
-from cxr.site.decoding_pool import Decoder
+from cxr.decoding.pool import Decoder, DecodingError
 from site_tools import png
 decoder, chatty = Decoder(1), Path({str(tmp_path)!r}, "chatty.png").read_bytes()
 sums = [int(decoder.decode(data)[0].sum()) for data in (png(0), chatty, png(1), chatty, chatty, png(2))]
@@ -69,7 +68,7 @@ Path({str(tmp_path)!r}, "sums").write_text(repr(sums))
 @pytest.mark.fault("H57")
 def test_bytes_in_the_channel_that_are_no_answer_kill_the_child(decoder):
     assert_own_pictures(decoder)
-    with pytest.raises(SiteError) as error:
+    with pytest.raises(DecodingError) as error:
         decoder.decode(b"FORGE" + png(5))
     assert error.value.code == "decode_crash"
     assert_own_pictures(decoder)
@@ -81,7 +80,7 @@ def test_an_answer_with_another_number_kills_the_child(decoder):
     decoder._free.queue[0].child._number += 1  # as if an answer had been lost
     assert_own_pictures(decoder, [1])  # numbers are only compared with one another
     pid = decoder._free.queue[0].child._process.pid
-    with pytest.raises(SiteError):
+    with pytest.raises(DecodingError):
         decoder.decode(b"LATE" + png(3))  # answers under the number of the request before
     assert decoder._free.queue[0].child._process.pid != pid
     assert_own_pictures(decoder)
@@ -100,7 +99,7 @@ def test_an_exception_anywhere_leaves_no_child_an_answer_behind(decoder, monkeyp
         raise error(*(("utf-8", b"", 0, 1, "") if error is UnicodeDecodeError else ()))
 
     monkeypatch.setattr(decoding_pool, where, fail)
-    with pytest.raises((error, SiteError)):
+    with pytest.raises((error, DecodingError)):
         decoder.decode(png(7))
     monkeypatch.undo()
     assert_own_pictures(decoder)
@@ -115,7 +114,7 @@ def test_a_child_that_cannot_be_started_costs_its_request_and_no_place(decoder, 
 
     monkeypatch.setattr(decoding_pool.subprocess, "Popen", refuse)
     for _ in range(3):  # the first is answered 422 by the child that breaks, the others find none
-        with pytest.raises(SiteError) as error:
+        with pytest.raises(DecodingError) as error:
             decoder.decode(b"ABORT")
     assert error.value.code == "decode_busy"
     assert not decoder.ready()
@@ -142,7 +141,7 @@ def test_readiness_looks_at_the_children_too():
 def test_a_forked_process_has_children_of_its_own():
     code = """
 import os, sys
-from cxr.site.decoding_pool import Decoder
+from cxr.decoding.pool import Decoder, DecodingError
 from site_tools import png
 decoder = Decoder(1)
 before = decoder.decode(png(1))[0].sum()

@@ -13,6 +13,7 @@ from cxr.data.checks import check_splits
 from cxr.imaging.radiograph import ImageError, decode_radiograph, decode_with_notices
 
 PICTURE = files.radiograph()
+MEGAPIXEL = np.zeros((1000, 1000), np.uint8)
 REFUSED = {
     "I05 printing colours": files.pillow_bytes(PICTURE, mode="CMYK"),
     "I08 GIF": files.pillow_bytes(PICTURE, "GIF"),
@@ -33,6 +34,7 @@ REFUSED = {
     "I36 lies": files.dicom(PICTURE, Rows=200, Columns=200),
     "I60 closed JPEG": files.pillow_bytes(PICTURE)[:-400] + b"\xff\xd9",
     "I62 more pixels": files.dicom(PICTURE, Rows=64, Columns=64),
+    "I91 parts": files.dicom_encapsulated(files.j2k_of_tiny_precincts(1000), MEGAPIXEL, 8, files.JPEG_2000),
     "I37 tiny parts": files.dicom_start() + MANY_PARTS["items"],
 }
 READ = {
@@ -83,6 +85,7 @@ def deep_check(folder, data):
     "I37",
     "I60",
     "I62",
+    "I91",
 )
 @pytest.mark.parametrize("kind", REFUSED)
 def test_one_verdict_everywhere(kind, tmp_path):

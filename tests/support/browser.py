@@ -14,9 +14,9 @@ from served_model import FINDINGS, served_model
 from werkzeug.serving import make_server
 
 import app as site
+from cxr.decoding.pool import Decoder
 from cxr.heatmaps.overlay import encode_png
 from cxr.inference.predictor import Predictor
-from cxr.site.decoding_pool import Decoder
 from cxr.site.model_slot import ModelSlot
 
 EMPTY_FINDING = "Hernia"  # its map has no positive evidence in any picture

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from cxr.data import cache
 from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
-from cxr.imaging.radiograph import decode_radiograph
+from cxr.decoding import file_decoder
+from cxr.imaging.radiograph import decode_with_notices
 
 FINDINGS = ("Mass", "Edema")
 
@@ -30,7 +30,7 @@ def count_decodings(monkeypatch, image_dir):
 
     def decode(data):
         decoded.append(names.get(data, "changed"))
-        return decode_radiograph(data)
+        return decode_with_notices(data)
 
-    monkeypatch.setattr(cache, "decode_radiograph", decode)
+    monkeypatch.setattr(file_decoder, "decode_with_notices", decode)
     return decoded

@@ -7,13 +7,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cxr.system.message_pipe import take_channel, write_message
+from cxr.decoding.message_pipe import take_channel, write_message
 
 if __name__ == "__main__":
     CHANNEL = take_channel()
 
+from cxr.decoding.worker import main
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.site.decode_worker import main
 
 
 def decode(data):

@@ -24,11 +24,11 @@ if __name__ == "__main__":
 
 import app as site
 import cxr.site.server
+from cxr.decoding.pool import Decoder
 from cxr.imaging.radiograph import to_model_input
 from cxr.inference.prediction import Prediction, calibrated_probabilities
 from cxr.network.model_info import ModelInfo
 from cxr.site import connection
-from cxr.site.decoding_pool import Decoder
 from cxr.site.limits import LOCAL_HOSTS
 from cxr.site.middleware import set_up_logging
 from cxr.site.model_slot import ModelSlot

@@ -178,3 +178,21 @@ def dicom_start(syntax: str | None = EXPLICIT, preamble: bytes = bytes(128)) -> 
     uid = b"" if syntax is None else syntax.encode() + b"\x00" * (len(syntax) % 2)
     meta = element((2, 1), b"OB", b"\x00\x01") + (element((2, 0x10), b"UI", uid) if uid else b"")
     return preamble + b"DICM" + element((2, 0), b"UL", struct.pack("<I", len(meta))) + meta
+
+
+def j2k_of_tiny_precincts(side: int, levels: int = 5, precinct: int = 1, layers: int = 1, tile: int = 0) -> bytes:
+    """Return a JPEG 2000 codestream of a few hundred bytes whose header asks for precincts of 2**precinct samples."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">HH", marker, len(body) + 2) + body
+
+    tile = tile or side
+    size = struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 1) + bytes([7, 1, 1])
+    coding = bytes([1, 0]) + struct.pack(">H", layers) + bytes([0, levels, 0, 0, 0, 1])
+    coding += bytes([precinct | precinct << 4] * (levels + 1))
+    steps = bytes([0x40]) + bytes([8 << 3] * (3 * levels + 1))
+    data = bytes(100)
+    tile_part = segment(0xFF90, struct.pack(">HIBB", 0, 14 + len(data), 0, 1)) + b"\xff\x93" + data
+    return (
+        b"\xff\x4f" + segment(0xFF51, size) + segment(0xFF52, coding) + segment(0xFF5C, steps) + tile_part + b"\xff\xd9"
+    )

@@ -19,7 +19,7 @@ import numpy as np
 from quick_site import ready_slot
 
 import app as site
-from cxr.site.decoding_pool import Decoder
+from cxr.decoding.pool import Decoder
 from cxr.site.model_slot import ModelSlot
 
 SUPPORT = Path(__file__).resolve().parent

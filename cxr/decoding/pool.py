@@ -1,8 +1,8 @@
-"""Decode uploads in child processes that can be killed.
+"""Decode files in child processes that can be killed.
 
-A crash, an endless loop or a memory bomb in one of the libraries that read pictures costs one request, not the site.
-The children are fresh interpreters, never forks of a process with threads and a model in it. A child whose answers
-could be those of another request is killed: no visitor ever gets what belongs to another.
+A crash, an endless loop or a memory bomb in one of the libraries that read pictures costs one file, not the site or the
+training. The children are fresh interpreters, never forks of a process with threads and a model in it. A child whose
+answers could be those of another request is killed: no visitor ever gets what belongs to another.
 """
 
 import contextlib
@@ -20,11 +20,10 @@ from typing import IO, TypeVar
 
 import numpy as np
 
+from cxr.decoding.message_pipe import ChannelError, read_message, write_message
+from cxr.decoding.worker import MAX_ANSWER_BYTES, READY, unpack_answer
 from cxr.imaging.limits import ERROR_STATUS, ImageError
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.site.decode_worker import MAX_ANSWER_BYTES, READY, unpack_answer
-from cxr.site.errors import SiteError
-from cxr.system.message_pipe import ChannelError, read_message, write_message
 from cxr.system.process import hold_standard_descriptors
 
 try:
@@ -33,7 +32,7 @@ except ImportError:  # Windows
     fcntl = None
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "cxr.site.decode_worker")
+COMMAND = (sys.executable, "-m", "cxr.decoding.worker")
 NUM_CHILDREN = 2
 DECODE_SECONDS = 5.0
 START_SECONDS = 60.0  # importing OpenCV and pydicom on a busy machine
@@ -46,6 +45,24 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+FAILURES = {
+    "decode_time": "Reading it took too long",
+    "decode_memory": "Reading it needs too much memory",
+    "decode_crash": "It broke the program that reads it",
+    "decode_busy": "No program to read it is free",
+}
+
+
+class DecodingError(Exception):
+    """A file that could not be decoded, for what it does to the decoder or because there is none for it.
+
+    Attributes: code, a key of FAILURES.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(FAILURES[code])
+        self.code = code
 
 
 class Decoder:
@@ -82,17 +99,17 @@ class Decoder:
 
         Raises:
             ImageError: the file cannot be used.
-            SiteError: decode_time, decode_memory, decode_crash; decode_busy where no child became free or could be
+            DecodingError: decode_time, decode_memory, decode_crash; decode_busy where no child became free or could be
                 started.
         """
         try:
             place = self._free.get(timeout=self._wait)
         except queue.Empty:
-            raise SiteError("decode_busy") from None
+            raise DecodingError("decode_busy") from None
         try:
             place.renew()  # the child may have been killed from outside while it waited
             if place.child is None:
-                raise SiteError("decode_busy")
+                raise DecodingError("decode_busy")
             return place.child.decode(data, self._deadline)
         finally:
             try:
@@ -181,7 +198,7 @@ class _Child:
         return not self._doomed and self._process.poll() is None
 
     def decode(self, data: bytes, deadline: float) -> DecodedPicture:
-        """Decode one file. Raises: ImageError, SiteError."""
+        """Decode one file. Raises: ImageError, DecodingError."""
         if not self.ready:
             self._within(START_SECONDS, lambda: self._read(READY))
             self.ready = True
@@ -189,13 +206,13 @@ class _Child:
         if header["code"] in ERROR_STATUS:
             raise ImageError(header["code"], header["message"])
         if header["code"]:
-            raise SiteError(header["code"])
+            raise DecodingError(header["code"])
         return DecodedPicture(radiograph, header["notices"], header["type"])
 
     def look_whether_ready(self, seconds: float) -> None:
         """Take note of a start that comes to its end within so many seconds."""
         if not self.ready and _readable(self._process.stdout, seconds):
-            with contextlib.suppress(SiteError):
+            with contextlib.suppress(DecodingError):
                 self._within(START_SECONDS, lambda: self._read(READY))
                 self.ready = True
 
@@ -237,7 +254,7 @@ class _Child:
         try:
             timer.start()
         except RuntimeError:  # the system has no thread left
-            raise SiteError("decode_busy") from None
+            raise DecodingError("decode_busy") from None
         self._doomed = True  # until the whole answer is here, whatever happens in between
         try:
             result = act()
@@ -249,7 +266,7 @@ class _Child:
             reason = f" ({error})" if isinstance(error, ChannelError) else ""
             status = self._process.wait()
             logger.warning("%s: exit status %d%s; a fresh decoder is started", code, status, reason)
-            raise SiteError(code) from None
+            raise DecodingError(code) from None
         finally:
             timer.cancel()
 

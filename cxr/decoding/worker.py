@@ -1,9 +1,9 @@
 """The child process that decodes: reads files from one pipe, writes radiographs to another.
 
-    python -m cxr.site.decode_worker        # started by cxr.site.decoding_pool, never by hand
+    python -m cxr.decoding.worker        # started by cxr.decoding.pool, never by hand
 
 Knows the decoder and nothing else: no Keras, no model, no network, and a bounded address space. What breaks it costs
-one request. The answer has the number of its question.
+one file. The answer has the number of its question.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO
 
-from cxr.system.message_pipe import ChannelError, read_message, silence, take_channel, write_message
+from cxr.decoding.message_pipe import ChannelError, read_message, silence, take_channel, write_message
 
 if __name__ == "__main__":
     CHANNEL = take_channel()  # first: a library may print while it is loaded

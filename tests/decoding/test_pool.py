@@ -14,10 +14,10 @@ from quick_site import ready_slot
 from site_tools import ROOT, SUPPORT, png, quick_client, shared_decoder, upload
 
 import app as site
+from cxr.decoding.pool import Decoder, DecodingError
 from cxr.imaging.limits import ImageError
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.site.decoding_pool import Decoder
-from cxr.site.errors import ERRORS, SiteError
+from cxr.site.errors import ERRORS
 
 FAULTY = (sys.executable, str(SUPPORT / "faulty_worker.py"))
 
@@ -61,7 +61,7 @@ def test_a_refusal_comes_back_as_the_same_error():
 def test_a_crash_a_hang_and_a_memory_bomb_cost_one_file(faulty, data, code, capfd):
     faulty.decode(png())  # the child is up: what follows is the fault alone
     start = time.monotonic()
-    with pytest.raises(SiteError) as error:
+    with pytest.raises(DecodingError) as error:
         faulty.decode(data)
     assert error.value.code == code
     assert ERRORS[code].status in (422, 503)
@@ -80,7 +80,7 @@ def test_a_fault_in_one_child_does_not_touch_the_other():
         def hang():
             try:
                 decoder.decode(b"HANG")
-            except SiteError as error:
+            except DecodingError as error:
                 caught.append(error.code)
 
         thread = threading.Thread(target=hang)
@@ -104,7 +104,7 @@ def test_a_child_that_was_killed_while_idle_costs_nothing(faulty):
 def test_no_free_child_is_said_so(faulty):
     faulty._wait = 0.1
     child = faulty._free.get()
-    with pytest.raises(SiteError, match="busy"):
+    with pytest.raises(DecodingError, match="free"):
         faulty.decode(png())
     faulty._free.put(child)
 
@@ -126,9 +126,7 @@ def test_the_site_answers_a_broken_decoder_and_the_next_upload(faulty, caplog):
 
 
 def test_the_child_is_a_fresh_interpreter_without_keras_and_with_bounds():
-    code = (
-        "import sys, cxr.site.decode_worker; sys.exit(any(m in sys.modules for m in ('keras', 'flask', 'tensorflow')))"
-    )
+    code = "import sys, cxr.decoding.worker; sys.exit(any(m in sys.modules for m in ('keras', 'flask', 'tensorflow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
     decoder = shared_decoder()
     decoder.decode(png())
@@ -148,7 +146,7 @@ def _read(child, name):
 
 
 def test_children_end_with_their_parent():
-    code = "import sys; from cxr.site.decoding_pool import Decoder; d = Decoder(1); "
+    code = "import sys; from cxr.decoding.pool import Decoder; d = Decoder(1); "
     code += "print(d._free.queue[0].child._process.pid, flush=True)"
     command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
     parent = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
