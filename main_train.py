@@ -225,6 +225,11 @@ def train(
     start = load_start_weights(network, findings, args.weights, START_WEIGHTS_PATH)
     if start.note:
         say(start.note)
+    if not (args.epochs or start.head):
+        raise ModelFileError(
+            f"--epochs 0 trains nothing, and --weights {args.weights} gives no head for these findings. Give weights "
+            "that were trained on the same findings, or one epoch and more."
+        )
     recipe = choose_recipe(args, start, precision)
     grid = network.get_layer("relu").output.shape[1:3]
     targets = training_targets(cached["train"].split, boxes, grid, args.box_weight, args.soft_labels)

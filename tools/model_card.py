@@ -38,10 +38,11 @@ def card(info: ModelInfo) -> str:
 
 def _facts(info: ModelInfo) -> str:
     settings = info.settings
+    recipe = ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in RECIPE if settings.get(name))
     rows = [
         ("Input", f"{info.image_size} x {info.image_size} pixels, grey, the whole radiograph resized"),
         ("Start", info.weights_origin),
-        ("Recipe", ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in RECIPE if settings.get(name))),
+        ("Recipe", recipe if settings.get("epochs") else "not trained further"),
         ("Saved", f"{info.created[:10]} by Keras {info.keras_version}, SHA-256 `{info.digest[:16]}`"),
     ]
     return _table(("", ""), rows)

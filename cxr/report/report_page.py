@@ -83,7 +83,7 @@ def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[
     return RunRecord(
         name=name,
         created=info.created,
-        history={key: [np.nan if row[key] is None else row[key] for row in rows] for key in rows[0]},
+        history={key: [np.nan if row[key] is None else row[key] for row in rows] for key in (rows[0] if rows else ())},
         splits=splits,
         settings={"image_size": info.image_size, **settings},
         versions=info.settings["versions"],

@@ -130,7 +130,13 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     numbers = (
         ("--image-size", "PIXELS", _number(int, 32, 1024), 192, "side of the model input (default: 192)"),
         ("--batch-size", "N", _number(int, 1), 16, "images per training step (default: 16)"),
-        ("--epochs", "N", _number(int, 1), 4, "passes over the training images (default: 4; from none, 30 and more)"),
+        (
+            "--epochs",
+            "N",
+            _number(int, 0),
+            4,
+            "passes over the training images (default: 4; from none, 30 and more; 0 takes --weights as they are)",
+        ),
         ("--learning-rate", "RATE", _number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
         ("--weight-decay", "W", _number(float, 0, 1), 1e-4, "of AdamW, times the learning rate (default: 0.0001)"),
         ("--mixup", "ALPHA", _number(float, 0, 10), 0.0, "blend pictures by Beta(ALPHA, ALPHA) (default: 0, none)"),

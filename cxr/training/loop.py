@@ -123,13 +123,15 @@ def fit(
         on_epoch: called after every epoch with the rows of all epochs so far.
         boxes: of the training pictures, for the recipe's box loss.
         soft_labels: float32 (n, findings) between 0 and 1, learned in place of the training split's labels.
-    Returns: the history, one row per epoch.
+    Returns: the history, one row per epoch; empty, and the network as it was, where the recipe has no epochs.
     Raises:
         ResumeError: the checkpoint is of a run with other settings or data.
         CheckpointError: there are checkpoints and none can be read.
         DivergedError: a loss, weight or logit is not finite; the last checkpoint is kept.
         Stopped: the user asked for it; a checkpoint was written.
     """
+    if recipe.epochs == 0:
+        return []
     identity = dataclasses.asdict(recipe)
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}

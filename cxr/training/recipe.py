@@ -12,7 +12,7 @@ class Recipe:
     """The settings of a training run.
 
     Attributes:
-        epochs: in all, the head's included.
+        epochs: in all, the head's included; 0 leaves the start weights as they are.
         learning_rate: the schedule's largest, with the whole network open.
         loss: "bce" or "weighted".
         head_epochs: epochs with the backbone frozen, for pretrained weights; 0 trains everything at once.

@@ -1,6 +1,7 @@
 """The model card's figures are the model file's: the page is compared, and the tables held against known numbers."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_tables_hold_the_numbers_of_the_file_and_say_what_is_undefined():
     assert "| Pleural Thickening | 0 | n/a | n/a | n/a, 1.00 | n/a, 1.00 at n/a |" in lines
     assert "| Mean of the findings that are defined | 0.75 (0.70 to 0.79) |" in lines
     assert "| Recipe | epochs 34, mixup 0.2 |" in lines
+    averaged = dataclasses.replace(info, settings={"epochs": 0, "learning_rate": 0.0002})
+    assert "| Recipe | not trained further |" in card(averaged).splitlines()
 
 
 @pytest.mark.parametrize("page", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}\n{END}\n{END}"])

@@ -106,6 +106,22 @@ def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, w
     assert infos[0].thresholds == infos[1].thresholds
 
 
+def test_no_epochs_take_the_start_weights_as_they_are(project, capsys):
+    assert run("--epochs", "0") == 2  # random weights have no head worth a report
+    assert "--epochs 0 trains nothing, and --weights none gives no head" in capsys.readouterr().err
+    assert run() == 0
+    path = project / "model" / "chest_xray_densenet_model.h5"
+    trained, before = load_model(path)
+    assert run("--weights", str(path), "--epochs", "0", "--model-path", str(project / "again.h5")) == 0
+    network, info = load_model(project / "again.h5")
+    for found, expected in zip(network.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert (info.test_metrics, info.thresholds) == (before.test_metrics, before.thresholds)
+    report = max((project / "reports").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    assert (report / "report.html").is_file()
+    assert not (report / "history.csv").exists()
+
+
 @pytest.mark.fault("T10")
 def test_stopped_run_resumes_to_the_same_model(project, without_report, monkeypatch, capsys):
     assert run() == 0
