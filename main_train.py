@@ -117,6 +117,18 @@ def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
     )
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Look for the files that are read only after every image has been decoded, which may take hours.
+
+    Raises: ModelFileError, FileNotFoundError.
+    """
+    weights = Path(args.weights)  # or a name
+    if (weights.suffix or weights.parent != Path()) and not weights.is_file():
+        raise ModelFileError(f"{weights}: no such weights file. Give another file to --weights, imagenet or none.")
+    if args.soft_labels:
+        args.soft_labels.stat()
+
+
 def meanings(args: argparse.Namespace) -> dict[str, str | None]:
     """Return what --allow says that a blank label and the label -1 mean, as CellRules takes it."""
     blank = {"blank": "unlabelled", "blank-zero": "zero"}
@@ -391,6 +403,7 @@ def main(argv: list[str] | None = None) -> int:
             choose_training_backend()  # now, not after hours of decoding
         if args.evaluate:
             return evaluate(args)
+        check_files(args)
         data = check_data(args)
         say(data.as_text())
         if data.faults:

@@ -48,6 +48,20 @@ def test_unknown_errors_keep_their_traceback(project, monkeypatch):
         run()
 
 
+@pytest.mark.parametrize(
+    ("flag", "exit_code", "message"), [("--weights", 2, "no such weights file"), ("--soft-labels", 3, "No such file")]
+)
+def test_files_for_later_are_looked_for_before_any_image_is_decoded(
+    project, monkeypatch, capsys, flag, exit_code, message
+):
+    monkeypatch.setattr(main_train, "cache_split", None)
+    path = project / "missing.h5"
+    assert run(flag, str(path)) == exit_code
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(path) in error
+
+
 def damage_image(project):
     (project / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 
@@ -114,7 +128,7 @@ def test_closed_stdout_does_not_stop_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--epochs", "0"), "expected a whole number of at least 1; received '0'"),
+        (("--epochs", "-1"), "expected a whole number of at least 0; received '-1'"),
         (("--image-size", "31"), "expected a whole number from 32 to 1024; received '31'"),
         (("--batch-size", "x"), "expected a whole number of at least 1; received 'x'"),
         (("--learning-rate", "2"), "expected a number from 1e-08 to 1; received '2'"),
