@@ -312,6 +312,7 @@ def evaluate_and_report(
     from cxr.report.summary import describe_predictions, localisation_table, ranking_line, terminal_table
     from cxr.report.test_evaluation import evaluate_test, summarise, summarise_set
     from cxr.training.parallel import alone, is_first
+    from gradcam import heatmaps
 
     found = {name: evaluate_test(network, info, one, boxes, args.seed) for name, one in test_sets.items()}
     if not is_first():  # its devices were needed for the predictions
@@ -326,7 +327,8 @@ def evaluate_and_report(
         info = dataclasses.replace(info, test_metrics=summarise(results.evaluation), test_sets=summaries)
         info = save_model(network, info, args.model_path)
     predictions = results.predictions
-    gallery = make_gallery(results.cases, results.case_heatmaps, predictions, args.image_dir, info.threshold)
+    maps = heatmaps(results.case_features, results.head_kernel)
+    gallery = make_gallery(results.cases, maps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]
     record = describe_run(datetime.now().strftime("%Y-%m-%d_%H%M%S"), info, history, splits)
     page = write_report(

@@ -20,6 +20,7 @@ from cxr.data.checks import DataCheck, check_tables
 from cxr.data.columns import name_key
 from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
+from cxr.heatmaps.gradcam import heatmaps
 from cxr.metrics.per_finding import DEFAULT_THRESHOLD
 from cxr.network.model_file import keep_previous, load_model, save_model
 from cxr.network.model_info import ModelInfo, hash_image_names
@@ -220,7 +221,8 @@ def _report(
         comparison=comparison,
     )
     predictions = results.predictions
-    gallery = make_gallery(results.cases, results.case_heatmaps, predictions, request.image_dir, info.threshold)
+    maps = heatmaps(results.case_features, results.head_kernel)
+    gallery = make_gallery(results.cases, maps, predictions, request.image_dir, info.threshold)
     page = write_report(
         request.report_dir / record.name,
         results.evaluation,

@@ -31,7 +31,8 @@ class TestResults:
         calibration: None where the model has none.
         localisation: None without boxes.
         cases: (row, finding) pairs for the gallery.
-        case_heatmaps: (findings, h, w) of each case's radiograph.
+        case_features: (n, h, w, channels) of the cases' radiographs.
+        head_kernel: (channels, findings), which makes heatmaps of them.
     """
 
     predictions: Predictions
@@ -39,7 +40,8 @@ class TestResults:
     calibration: Calibration | None
     localisation: Localisation | None
     cases: list[tuple[int, int]]
-    case_heatmaps: list[np.ndarray]
+    case_features: np.ndarray
+    head_kernel: np.ndarray
 
 
 def evaluate_test(
@@ -65,12 +67,13 @@ def evaluate_test(
     cases = choose_cases(predictions)
     boxed = {box.image for box in boxes}
     rows = sorted({row for row, image in enumerate(split.images) if image in boxed} | {row for row, _ in cases})
-    maps = np.zeros((0, len(info.findings), *info.feature_shape[:2]), np.float32)
+    features = np.zeros((0, *info.feature_shape), np.float32)
     if rows:
         features = predict_split(layer_output(network, "relu"), test.select(rows), BATCH_SIZE)
-        maps = heatmaps(features, network.get_layer("logits").get_weights()[0])
+    head_kernel = network.get_layer("logits").get_weights()[0]
     localisation = None
     if boxes:
+        maps = heatmaps(features, head_kernel)
         images, patients = ([names[row] for row in rows] for names in (split.images, split.patients))
         localisation = localise(
             maps, images, info.findings, boxes, seed=seed, patients=patients, find_boxes=boxes_from_heatmap
@@ -81,7 +84,8 @@ def evaluate_test(
         calibration,
         localisation,
         cases,
-        [maps[rows.index(row)] for row, _ in cases],
+        features[[rows.index(row) for row, _ in cases]],
+        head_kernel,
     )
 
 
