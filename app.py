@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, abort, current_app, render_template, request
+from flask import Flask, Response, abort, current_app, render_template, request, send_from_directory
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
@@ -101,6 +101,12 @@ class Site(Flask):
         self.samples, self.legend = load_samples(), legend()
         self.openapi = json.loads(OPENAPI_PATH.read_text(encoding="utf-8"))
         self.wsgi_app = Middleware(self.wsgi_app, num_proxies=num_proxies, allowed_origins=allowed_origins)
+
+    def send_static_file(self, filename: str) -> Response:
+        """Serve without an entity tag: Werkzeug makes it of the path, in UTF-8, which not every folder has."""
+        return send_from_directory(
+            self.static_folder, filename, etag=False, max_age=self.get_send_file_max_age(filename)
+        )
 
     def log_exception(self, exc_info: tuple) -> None:
         self.logger.error("Request %s failed", request.environ["cxr.record"].request_id, exc_info=exc_info)

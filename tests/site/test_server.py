@@ -1,7 +1,9 @@
 """The site behind its real server: sockets, deadlines, overload and the end."""
 
 import json
+import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -258,3 +260,33 @@ def test_a_request_over_the_budget_of_memory_is_503():
             assert post(port, png())[0] == 200
         finally:
             process.terminate()
+
+
+@pytest.mark.fault("H84")
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("prüfung".encode(), {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        (b"pr\xfcfung", {"LC_ALL": "C.UTF-8"}),
+    ],
+    ids=["C locale", "no UTF-8"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_project_folder_that_the_locale_cannot_write_serves_the_whole_site(tmp_path, name, settings):
+    folder = tmp_path / os.fsdecode(name)
+    for part in ("cxr", "static", "templates", "tests/support"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ("app.py", "gradcam.py"):
+        shutil.copy(ROOT / script, folder)
+    with running_site(script=folder / "tests" / "support" / "quick_site.py", env=os.environ | settings) as running:
+        sheet = ask(running.port, path="/static/style.css")
+        assert (sheet[0], sheet[2]) == (200, (ROOT / "static" / "style.css").read_bytes())
+        assert (
+            ask(running.port, path="/static/style.css", headers={"If-Modified-Since": sheet[1]["last-modified"]})[0]
+            == 304
+        )
+        assert ask(running.port, path="/static/nothing")[0] == 404
+        assert ask(running.port, path="/")[0] == 200
+        assert post(running.port, png(), "/predict")[0] == 200
+        running.stop()
+        assert "Traceback" not in running.process.stderr.read()

@@ -89,9 +89,9 @@ def quick_client(**options):
 
 
 @contextmanager
-def running_site(*arguments, **options):
+def running_site(*arguments, script=SUPPORT / "quick_site.py", **options):
     """Run tests/support/quick_site.py; `stop(signal)` ends it and returns the exit status."""
-    command = [sys.executable, str(SUPPORT / "quick_site.py"), *map(str, arguments)]
+    command = [sys.executable, str(script), *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
     try:
         words = process.stdout.readline().split()
