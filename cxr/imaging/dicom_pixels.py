@@ -22,11 +22,13 @@ from cxr.imaging.jpeg import (
     LOSSLESS,
     JpegFile,
     check_jpeg_2000_parts,
+    claiming_predictable_ends,
     decode_scans,
     inspect_jpeg,
     read_jpeg_2000_size,
 )
 from cxr.imaging.limits import ImageError
+from cxr.system.openjpeg import largest_misfit
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ EXTENDED_12_BIT = Compression("12-bit JPEG extended", "pylibjpeg", (EXTENDED,), 
 
 OVERLAY_BIT_POSITION = 0x60000102  # present where an overlay is kept in unused bits of the samples
 MAX_OVERSHOOT = 0.01  # share of samples that a lossy codec may leave outside of Bits Stored
+END_OF_CODESTREAM = b"\xff\xd9"
+# Bytes that the codes of a JPEG 2000 code-block may leave over or lack: encoders cut it where they like, up to 4 too
+# early or too late. Rot leaves over or lacks dozens.
+MAX_J2K_MISFIT = 8
 # Put behind the coded data: a decoder that has all of it never gets here, one that runs out of it does.
 JPEG_FILLER = b"\x55" * 64
 ENCAPSULATION_MARGIN = 2  # bytes: each item is padded to an even length
@@ -108,6 +114,7 @@ def read_samples(dataset: Dataset, header: PixelHeader, syntax: str) -> np.ndarr
         if compression is RLE:
             _check_rle(frame, header)
         else:
+            frame = _without_padding(frame)
             _check_jpeg_2000(frame, header)
         decoded = _by_plugin(pixel_data, header, syntax, compression.plugin)
     if decoded is None or decoded.shape != (header.rows, header.columns):
@@ -234,7 +241,15 @@ def _check_jpeg_2000(frame: bytes, header: PixelHeader) -> None:
     """Compare a JPEG 2000 codestream with the header, and refuse one whose parts do not fit or cost too much."""
     stream = read_jpeg_2000_size(frame)
     _compare(header, (stream.height, stream.width), stream.components, stream.precision, signed=stream.signed)
-    check_jpeg_2000_parts(frame.rstrip(b"\x00"), stream)
+    check_jpeg_2000_parts(frame, stream)
+    if largest_misfit(claiming_predictable_ends(frame)) > MAX_J2K_MISFIT:
+        raise _damaged()
+
+
+def _without_padding(frame: bytes) -> bytes:
+    """Cut off what stands behind a codestream to make its length even: zeros, or one byte of any value."""
+    frame = frame.rstrip(b"\x00")
+    return frame[:-1] if frame[-3:-1] == END_OF_CODESTREAM else frame
 
 
 def _check_plugin(syntax: str, compression: Compression) -> None:

@@ -35,6 +35,7 @@ NEXT_MARKER_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 
 # JPEG 2000: markers SIZ, COD, COC, SOT, SOD and EOC.
 J2K_SIZE, J2K_CODING, J2K_COMPONENT, J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+J2K_PREDICTABLE = 0x10  # in the code-block style (T.800 A.6.1)
 # Coded data never holds these pairs of bytes (T.800 B.10.1 and D.4.1); SOP and EPH, FF91 and FF92, may stand between.
 J2K_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")
 MAX_J2K_TILES, MAX_J2K_LEVELS = 65_535, 32  # T.800 A.4.2 and A.6.1
@@ -163,7 +164,7 @@ def check_jpeg_2000_parts(data: bytes, stream: Jpeg2000File) -> None:
     if stream.num_tiles > MAX_J2K_TILES:
         raise _damaged("its header is wrong")
     num_layers = 1
-    for marker, body in _j2k_segments(data):
+    for marker, _, body in _j2k_segments(data):
         if marker == J2K_CODING and len(body) >= 6:
             num_layers = max(num_layers, struct.unpack_from(">H", body, 2)[0])
             coding = body[:1] + body[5:]
@@ -177,8 +178,18 @@ def check_jpeg_2000_parts(data: bytes, stream: Jpeg2000File) -> None:
             raise ImageError("too_costly", message)
 
 
-def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield marker and body of the segments outside of coded data (T.800 A.4), which must fill the tile-parts."""
+def claiming_predictable_ends(data: bytes) -> bytes:
+    """Set the flag of predictable termination (T.800 D.4.2) in a checked codestream; the pixels are the same."""
+    claiming = bytearray(data)
+    for marker, start, body in _j2k_segments(data):
+        style = {J2K_CODING: 8, J2K_COMPONENT: 5}.get(marker, len(body))
+        if style < len(body):
+            claiming[start + style] |= J2K_PREDICTABLE
+    return bytes(claiming)
+
+
+def _j2k_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, place and body of each segment outside of coded data (T.800 A.4); tile-parts must fill the rest."""
     position, tile_end, num_parts = 2, 0, 0
     while position + 4 <= len(data):
         marker, length = struct.unpack_from(">HH", data, position)
@@ -194,7 +205,7 @@ def _j2k_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             position, tile_end, num_parts = tile_end, 0, num_parts + 1
             continue
         else:
-            yield marker, data[position + 4 : position + 2 + length]
+            yield marker, position + 4, data[position + 4 : position + 2 + length]
         position += 2 + length
     if not num_parts or tile_end or data[position:] != struct.pack(">H", J2K_END):
         raise _damaged("its end is missing")

@@ -14,7 +14,9 @@ from PIL import Image
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
+from cxr.imaging import dicom_pixels
 from cxr.imaging.radiograph import ImageError, decode_radiograph
+from cxr.system.openjpeg import library
 
 END = b"\xff\xd9"
 NUM_ROTS = 40
@@ -142,6 +144,61 @@ def test_compressed_pixels_of_a_dicom_are_whole_or_refused(kind):
     # The arithmetic code of JPEG 2000 decodes anything; what gives rot away there is bytes that no encoder writes.
     assert codes.count("") <= (NUM_ROTS // 20 if "2000" in kind else 0)
     assert set(codes) <= {"", "damaged", "dicom_header", "several_pictures", "too_many_scans"}
+
+
+def lossy_j2k(samples: np.ndarray, bits: int, ratios: list[int]) -> bytes:
+    """Compress with quality layers, whose code-blocks the encoder cuts where it likes."""
+    dataset = files.dicom_dataset(samples, bits)
+    dataset.compress(files.JPEG_2000_LOSSY, j2k_cr=ratios, generate_instance_uid=False)
+    return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+
+LOSSY_J2K = {
+    "10": (lossy_j2k(noisy(PICTURE), 8, [10]), PICTURE, 8, files.JPEG_2000_LOSSY),
+    "20, 5": (lossy_j2k(FINE, 12, [20, 5]), FINE, 12, files.JPEG_2000_LOSSY),
+}
+
+
+@pytest.mark.fault("I92")
+@pytest.mark.skipif(library() is None, reason="OpenJPEG's own functions cannot be called here")
+@pytest.mark.parametrize(("length", "share"), [(1, 0.75), (16, 0.8), (300, 0.95)])
+@pytest.mark.parametrize("kind", ["JPEG-LS", "JPEG-LS 12", "JPEG 2000", "JPEG 2000 12", "10", "20, 5"])
+def test_a_few_bytes_of_rot_are_noticed_where_codes_then_miss_the_end(kind, length, share):
+    stream, *rest = (CODESTREAMS | LOSSY_J2K)[kind]
+    assert code_of(files.dicom_encapsulated(stream, *rest)) == ""
+    start = stream.index(b"\xff\x93") + 2 if b"\xff\x93" in stream else stream.index(b"\xff\xda") + 10
+    codes = [code_of(files.dicom_encapsulated(rot, *rest)) for rot in rotten(stream, start, length)]
+    assert sum(code != "" for code in codes) >= share * NUM_ROTS
+
+
+@pytest.mark.fault("I92")
+def test_mutation_without_the_look_at_the_ends_rot_passes(monkeypatch):
+    monkeypatch.setattr(dicom_pixels, "largest_misfit", lambda _: 0)
+    stream, *rest = CODESTREAMS["JPEG 2000"]
+    codes = [code_of(files.dicom_encapsulated(rot, *rest)) for rot in rotten(stream, 200, 16)]
+    assert codes.count("") > 0.8 * NUM_ROTS
+
+
+def of_odd_length(stream: bytes) -> bytes:
+    """Cut a codestream behind its end marker, and put a comment into it where its length is even."""
+    stream = stream[: stream.rindex(END) + 2]
+    if len(stream) % 2:
+        return stream
+    if stream.startswith(b"\xff\x4f"):  # JPEG 2000: behind the SIZ marker
+        place, comment = 4 + struct.unpack_from(">H", stream, 4)[0], b"\xff\x64\x00\x05\x00\x01x"
+    else:
+        place, comment = 2, b"\xff\xfe\x00\x03x"
+    return stream[:place] + comment + stream[place:]
+
+
+@pytest.mark.fault("I93")
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG-LS", "JPEG 2000"])
+@pytest.mark.parametrize("padding", [b"\x00", b"\xff", b"\x20"])
+def test_a_byte_that_makes_a_stream_even_is_no_damage(kind, padding):
+    stream, *rest = CODESTREAMS[kind]
+    expected = decode_radiograph(files.dicom_encapsulated(stream, *rest))
+    padded = of_odd_length(stream) + padding
+    np.testing.assert_array_equal(decode_radiograph(files.dicom_encapsulated(padded, *rest)), expected)
 
 
 @pytest.mark.fault("I61")
