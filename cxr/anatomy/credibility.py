@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+WIDENING = 0.25  # of the span between the smallest and the largest value among readers' outlines, on each side
 MIN_CELLS = 16  # a structure of fewer has no shape
 
 

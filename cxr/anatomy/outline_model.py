@@ -61,9 +61,16 @@ class OutlineModel:
         model_input = to_model_input(radiograph, size)
         with self._lock:
             logits = self._run(model_input[np.newaxis].astype(np.float32))[0]
-        # Logits are smooth where probabilities are steep: between them, outlines do not follow the coarse grid's steps.
-        logits = cv2.resize(logits, (size, size), interpolation=cv2.INTER_LINEAR)
-        return (1 / (1 + np.exp(-logits.clip(-30, 30)))).astype(np.float32)
+        return probabilities_from(logits, size)
+
+
+def probabilities_from(logits: np.ndarray, size: int) -> np.ndarray:
+    """Turn logits (grid, grid, 3) into probabilities, float32 (size, size, 3).
+
+    Logits are smooth where probabilities are steep: between them, outlines do not follow the coarse grid's steps.
+    """
+    logits = cv2.resize(logits, (size, size), interpolation=cv2.INTER_LINEAR)
+    return (1 / (1 + np.exp(-logits.clip(-30, 30)))).astype(np.float32)
 
 
 def self_check(run: Run, size: int) -> np.ndarray:

@@ -130,6 +130,34 @@ def test_tool_keeps_other_data_and_makes_a_set(tmp_path):
     assert len(rows) == 8
 
 
+def test_masks_are_the_generators_outlines_and_change_no_picture(tmp_path):
+    command = [sys.executable, "-m", "tools.make_sample_data", "--count", "4", "--size", "96", "--seed", "6"]
+    for name, flags in (("plain", []), ("masked", ["--masks"])):
+        subprocess.run([*command, "--out", str(tmp_path / name), *flags], cwd=ROOT, capture_output=True, check=True)
+    assert not (tmp_path / "plain" / "masks").exists()
+    examinations = [one for split in plan_splits(4, 6).values() for one in split]
+    for examination in examinations:
+        pictures = [(tmp_path / name / "images" / examination.image).read_bytes() for name in ("plain", "masked")]
+        assert pictures[0] == pictures[1]
+        mask = cv2.imread(str(tmp_path / "masked" / "masks" / examination.image), cv2.IMREAD_UNCHANGED)
+        red_green_blue = mask[..., ::-1].transpose(2, 0, 1)
+        np.testing.assert_array_equal(red_green_blue, 255 * examine(examination, 6, 96).outlines.astype(np.uint8))
+
+
+def test_outlines_have_the_heart_over_them_and_the_ratio_between_them():
+    for seed in range(5):
+        case = make((), seed, size=256)
+        right, left, heart = case.outlines
+        assert not (right & left).any()
+        # What is open to the beam is in the outline but for what the diaphragm's dome hides; the heart hides the rest.
+        open_share = (case.right_lung & right).sum() + (case.left_lung & left).sum()
+        assert open_share > 0.8 * (case.right_lung | case.left_lung).sum()
+        assert (left & heart).sum() > 0.25 * heart.sum()
+        assert (right & heart).any()
+        widths = [np.ptp(np.flatnonzero(mask.any(axis=0))) for mask in (heart, right | left)]
+        assert widths[0] / widths[1] == pytest.approx(case.ctr, abs=0.02)  # on the grid, tilted patient
+
+
 # Which findings occur together
 
 

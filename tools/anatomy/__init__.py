@@ -1,0 +1,1 @@
+"""What the outline network learns from: pictures with outlines, changed at random."""
