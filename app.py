@@ -76,6 +76,7 @@ from gradcam import MODEL_PATH
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
 
+DICOM_TYPE = "application/dicom"  # RFC 3240
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
 
 
@@ -186,7 +187,7 @@ def _page_of_several(uploads: Sequence[Upload], models: Mapping[str, "Predictor"
     results = []
     for name, predictor in models.items():
         for result in site.service.results_for_page(predictor, uploads, _record(), overlays=overlays, alone=False):
-            result |= {"number": len(results) + 1, "name": f"{result['name'] or 'Radiograph'} · {name}"}
+            result |= {"model": name, "number": len(results) + 1, "name": f"{result['name'] or 'Radiograph'} · {name}"}
             text = render_template("one_result.html", result=result, many=True, info=predictor.info)
             result["html"] = Markup(text)  # noqa: S704 - a template's, which has escaped what it shows
             results.append(result)
@@ -199,6 +200,16 @@ def _result_page(results: Sequence[dict[str, object]], infos: Sequence[ModelInfo
     for result in results:  # a template's context and macros hold each other until a garbage collection
         result.clear()  # so that the pictures do not stay with them
     return page
+
+
+def dicom_results() -> Response:
+    """Answer for one DICOM file with DICOM objects for its study, as a ZIP archive."""
+    with site.service.admitted() as predictor:
+        upload, asked = _dicom_upload(), _asked_model()
+        predictor = site.service.named(asked) if asked else predictor
+        archive = site.service.dicom_archive(predictor, upload, _record())
+    headers = {"Content-Disposition": 'attachment; filename="dicom-results.zip"'}
+    return Response(archive, mimetype="application/zip", headers=headers)
 
 
 def model_card() -> str:
@@ -256,10 +267,12 @@ ROUTES = (
     ("/", index, ["GET"]),
     ("/predict", index, ["GET"]),  # a result that is reloaded from the address bar
     ("/predict", predict, ["POST"]),
+    ("/dicom", dicom_results, ["POST"]),
     ("/model", model_card, ["GET"]),
     ("/samples/<name>", sample, ["GET"]),
     ("/api", api_page, ["GET"]),
     ("/api/predict", api_predict, ["POST"]),
+    ("/api/dicom", dicom_results, ["POST"]),
     ("/api/model", api_model, ["GET"]),
     ("/api/openapi.json", api_document, ["GET"]),
     ("/healthz", healthz, ["GET"]),
@@ -285,6 +298,16 @@ def _uploads() -> list[Upload]:
     if request.form["sample"] not in site.samples:
         raise SiteError("unknown_sample")
     return [site.samples[request.form["sample"]]]
+
+
+def _dicom_upload() -> Upload:
+    """Return the one file of the request: of the form, or the body itself. Raises: SiteError."""
+    if request.mimetype == DICOM_TYPE:
+        return Upload("", request.get_data(cache=False))
+    uploads = _uploads()
+    if len(uploads) > 1:
+        raise SiteError("one_file")
+    return uploads[0]
 
 
 def _asked_model() -> str:

@@ -7,7 +7,6 @@ Source: DICOM PS3.3 C.7.3.1 (series), C.7.5.1 (equipment), C.12.1 (SOP common).
 
 import datetime
 import io
-import warnings
 from dataclasses import dataclass, field
 
 import pydicom
@@ -89,6 +88,5 @@ def to_file(dataset: Dataset, answer: Answer) -> bytes:
     if not "".join((*answer.info.findings, *answer.warnings, answer.info.disclaimer)).isascii():
         dataset.SpecificCharacterSet = UTF_8  # the patient's name stays the same text
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

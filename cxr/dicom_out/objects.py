@@ -4,12 +4,18 @@ highdicom is imported when the first objects are made: who wants none does witho
 """
 
 import importlib.util
+import io
+import logging
+import zipfile
 
 import numpy as np
 
 from cxr.dicom_out.instance import Answer, to_file
 
 NOT_INSTALLED = "DICOM results need highdicom: pip install -r requirements-serve.txt, or pip install highdicom."
+
+
+FAST = 1  # of zlib's levels; most of a capture is background
 
 
 def can_write_dicom() -> bool:
@@ -23,6 +29,8 @@ def dicom_objects(answer: Answer, radiograph: np.ndarray) -> dict[str, bytes]:
     Args:
         radiograph: uint8 (height, width), upright, as it was answered.
     """
+    # Its log lines repeat identifiers of the source.
+    logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
     from cxr.dicom_out.capture import build_capture
     from cxr.dicom_out.structured_report import build_report
 
@@ -30,3 +38,12 @@ def dicom_objects(answer: Answer, radiograph: np.ndarray) -> dict[str, bytes]:
         "capture": to_file(build_capture(answer, radiograph), answer),
         "report": to_file(build_report(answer), answer),
     }
+
+
+def to_archive(objects: dict[str, bytes]) -> bytes:
+    """Put the objects of an answer into a ZIP archive, as archives of DICOM files are exchanged."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=FAST) as archive:
+        for what, data in objects.items():
+            archive.writestr(zipfile.ZipInfo(f"{what}.dcm"), data, zipfile.ZIP_DEFLATED, FAST)
+    return buffer.getvalue()

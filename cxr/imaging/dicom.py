@@ -29,12 +29,13 @@ from cxr.imaging.dicom_header import (
     text,
 )
 from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, has_bounded_cost, read_samples
-from cxr.imaging.dicom_walk import needed_elements
+from cxr.imaging.dicom_walk import MAX_SEQUENCE_BYTES, needed_elements
 from cxr.imaging.limits import ImageError
 from cxr.imaging.orientation import dicom_turn, stated_directions
 
 __all__ = ["decode_dicom", "is_dicom", "needs_codec", "read_header"]
 
+MAX_HEADER_BYTES = 1024  # of an element that names a patient or a study; a name has 3 groups of 64 characters
 RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
 CHEST = ("CHEST", "THORAX")
 # Words of View Position and of a view's code. What is in none of the three is a view that nothing is known of.
@@ -83,12 +84,13 @@ def decode_dicom(data: bytes) -> tuple[np.ndarray, list[str]]:
 def read_header(data: bytes, keywords: Iterable[str]) -> Dataset:
     """Read these elements of a DICOM file's header, as far as they are there, by the same guards as its pixels.
 
-    Their values are as they are stored and may be anything.
+    Their values are as they are stored and may be anything, but are short: there is no room for what costs time.
 
     Raises: ImageError.
     """
     data, syntax, position = _start(data)
-    return _read_elements(data, syntax, position, {tag_for_keyword(keyword) for keyword in keywords})
+    tags = {tag_for_keyword(keyword) for keyword in keywords}
+    return _read_elements(data, syntax, position, tags, MAX_HEADER_BYTES)
 
 
 def _start(data: bytes) -> tuple[bytes, str, int]:
@@ -99,9 +101,11 @@ def _start(data: bytes) -> tuple[bytes, str, int]:
     return data, syntax, position
 
 
-def _read_elements(data: bytes, syntax: str, position: int, tags: set[int]) -> Dataset:
+def _read_elements(
+    data: bytes, syntax: str, position: int, tags: set[int], max_bytes: int = MAX_SEQUENCE_BYTES
+) -> Dataset:
     _silence_pydicom()
-    small_file = start_of_file(syntax) + needed_elements(data, position, tags)
+    small_file = start_of_file(syntax) + needed_elements(data, position, tags, max_bytes)
     dataset = attempt(pydicom.dcmread, io.BytesIO(small_file))
     if dataset is None:
         raise ImageError(

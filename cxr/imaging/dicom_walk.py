@@ -19,15 +19,18 @@ LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
-def needed_elements(data: bytes, position: int, tags: Collection[int]) -> bytes:
+def needed_elements(data: bytes, position: int, tags: Collection[int], max_bytes: int = MAX_SEQUENCE_BYTES) -> bytes:
     """Return the bytes of the data set's elements with these tags, from `position` up to the pixels.
+
+    Args:
+        max_bytes: of one element but the pixels.
 
     Raises: ImageError damaged.
     """
     kept = []
     for tag, start, end in _outer_elements(data, position):
         if tag in tags:
-            if tag != PIXEL_DATA and end - start > MAX_SEQUENCE_BYTES:
+            if tag != PIXEL_DATA and end - start > max_bytes:
                 raise _damaged("an element in it is too long")
             kept.append(data[start:end])
         if tag == PIXEL_DATA:  # nothing that is needed follows the pixels

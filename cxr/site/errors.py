@@ -38,6 +38,7 @@ ERRORS = {
         "Choose one or several PNG, JPEG or DICOM files; the form field is called `file`. An upload that was cut short "
         "arrives without a file, too.",
     ),
+    "one_file": ErrorKind(400, "One file at a time", "DICOM results are made for one DICOM file. Send it alone."),
     "too_many_files": ErrorKind(400, "Too many files at once", f"At most {MAX_FILES} files are read. Send fewer."),
     "unknown_sample": ErrorKind(400, "No such sample", "Choose one of the samples on the start page."),
     "unknown_model": ErrorKind(400, "No such model", "Name one of the models that the site was started with."),
@@ -88,12 +89,24 @@ ERRORS = {
         "There was not enough memory to load the model; its file is not at fault. Make room, and start the site again.",
         60,
     ),
+    "no_highdicom": ErrorKind(
+        503,
+        "No DICOM results here",
+        "The site's computer lacks the package `highdicom`. Install it (pip install highdicom), and start the site "
+        "again.",
+        60,
+    ),
     "decode_down": ErrorKind(
         503, "Pictures cannot be read", "The program that reads them does not start; the server's log says why.", 5
     ),
     "decode_busy": ErrorKind(503, "The site is busy", "Too many pictures are being read. Send yours again later.", 2),
     "decode_time": ErrorKind(
         503, "Reading the file took too long", "Send it again, or save it anew as a plain PNG or JPEG.", 2
+    ),
+    "no_identifiers": ErrorKind(
+        422,
+        "No DICOM results for this file",
+        "They join the study of a DICOM file, whose identifiers this file does not have. Send the archive's original.",
     ),
     "decode_crash": ErrorKind(
         422, "The picture cannot be used", "The file broke the program that reads it. Save it anew as a PNG or JPEG."

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr.decoding.pool import Decoder, DecodingError
+from cxr.dicom_out.instance import Answer
+from cxr.dicom_out.objects import can_write_dicom, dicom_objects, to_archive
+from cxr.dicom_out.source import SourceError, read_source
 from cxr.imaging.limits import ImageError
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import Explanation, explain
@@ -175,10 +178,34 @@ class Service:
             results.append(result)
         return results
 
+    def dicom_archive(self, predictor: "Predictor", upload: Upload, record: RequestRecord) -> bytes:
+        """Answer one file with a ZIP archive of DICOM objects.
+
+        Raises: ImageError, SiteError; no_identifiers where the file is no DICOM file of a patient's study.
+        """
+        if not can_write_dicom():
+            raise SiteError("no_highdicom")
+        picture, explanation = self._explain(predictor, upload, record)
+        try:
+            answer = Answer(read_source(upload.data), predictor.info, explanation, picture.notices)
+        except SourceError as error:
+            record.files[-1].code = "no_identifiers"
+            raise SiteError("no_identifiers", str(error)) from None
+        with record.files[-1].stage("draw"):
+            return to_archive(dicom_objects(answer, picture.radiograph))
+
     def _answer(
         self, predictor: "Predictor", upload: Upload, record: RequestRecord
     ) -> tuple[np.ndarray, Explanation, dict[str, object]]:
         """Decode and explain one file: radiograph, explanation, and the answer in JSON's types."""
+        picture, explanation = self._explain(predictor, upload, record)
+        answer = build_answer(predictor.info, explanation, picture)
+        return picture.radiograph, explanation, {"file": upload.name} | answer
+
+    def _explain(
+        self, predictor: "Predictor", upload: Upload, record: RequestRecord
+    ) -> tuple[DecodedPicture, Explanation]:
+        """Decode and explain one file."""
         file = FileRecord(len(upload.data))
         record.files.append(file)
         try:
@@ -189,9 +216,7 @@ class Service:
             raise
         file.type, file.dims = picture.file_type, picture.radiograph.shape[::-1]
         with file.stage("model"):
-            explanation = explain(predictor, picture.radiograph, maps_required=False)
-        answer = build_answer(predictor.info, explanation, picture)
-        return picture.radiograph, explanation, {"file": upload.name} | answer
+            return picture, explain(predictor, picture.radiograph, maps_required=False)
 
     def _decode(self, data: bytes) -> DecodedPicture:
         try:

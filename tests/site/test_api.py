@@ -177,7 +177,7 @@ def test_document_lists_the_routes_that_exist(client):
 def test_the_readable_page_names_routes_and_codes(client):
     page = client.get("/api")
     assert page.status_code == 200
-    for words in ("/api/predict", "/api/model", "openapi.json", "too_many_scans"):
+    for words in ("/api/predict", "/api/dicom", "/api/model", "openapi.json", "too_many_scans"):
         assert words in page.text
 
 
@@ -195,7 +195,7 @@ def block_of_page(language, marker):
 
 
 def test_the_examples_of_the_page_run():
-    program, command = block_of_page("python", "api/predict"), block_of_page("bash", "curl")
+    program, command = block_of_page("python", "api/predict"), block_of_page("bash", "api/predict")
     assert len(program.strip().splitlines()) <= 10
     with running_site() as server:
         address = f"127.0.0.1:{server.port}"
