@@ -41,6 +41,7 @@ if __name__ == "__main__":
 
 from cxr.data.columns import display_name
 from cxr.decoding.pool import Decoder
+from cxr.heatmaps.boxes_from_heatmaps import HEAT_SHARE
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
@@ -147,6 +148,7 @@ def create_app(
         max_files=MAX_FILES,
         colours=inferno().tolist(),
         opacity=OPACITY,
+        heat_share=HEAT_SHARE,
         static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
     app.jinja_env.filters["spoken"] = display_name

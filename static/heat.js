@@ -88,6 +88,31 @@ export function paint(canvas, grey, heat, table) {
   context.putImageData(picture, 0, 0);
 }
 
+const BOX_LINES = [
+  ["#000", 2], // under the bright line, so that it stands out on white too
+  ["#4fd8ff", 1], // no colour of the heat
+];
+const BOX_LINE_SHARE = 1 / 320; // of the canvas's width
+
+/**
+ * Draw the outlines of boxes.
+ *
+ * @param {{x: number, y: number, width: number, height: number}[]} boxes in pixels of the picture
+ * @param {number} scale pixels of the canvas for one of the picture
+ */
+export function strokeBoxes(canvas, boxes, scale) {
+  const context = canvas.getContext("2d");
+  const line = Math.max(1, canvas.width * BOX_LINE_SHARE);
+  for (const [colour, thickness] of BOX_LINES) {
+    Object.assign(context, { strokeStyle: colour, lineWidth: line * thickness });
+    for (const { x, y, width, height } of boxes) {
+      const [left, top, across, down] = [x, y, width, height].map((value) => value * scale);
+      // Inside the box, so that a border on the picture's edge is seen.
+      context.strokeRect(left + line, top + line, Math.max(0, across - 2 * line), Math.max(0, down - 2 * line));
+    }
+  }
+}
+
 /** Read the grey levels of a loaded picture: Uint8Array of height * width. */
 export function greyOf(image, width, height) {
   const canvas = new OffscreenCanvas(width, height);

@@ -1,6 +1,6 @@
 // One radiograph with its heatmaps: draws what the controls of its section say.
 
-import { blendTable, greyOf, greyScale, paint, upsample } from "./heat.js";
+import { blendTable, greyOf, greyScale, paint, strokeBoxes, upsample } from "./heat.js";
 import { Zoom } from "./zoom.js";
 
 const LEGEND_GREY = 96; // as in cxr/heatmaps/overlay.py
@@ -57,6 +57,9 @@ export class Viewer {
     if (String(greys) !== this.drawnGreys) paint(this.plain, this.grey, null, table);
     this.drawnGreys = String(greys);
     paint(this.overlay, this.grey, this.#heat(), table);
+    const boxed = this.tool("boxes").checked && Boolean(this.finding.boxes);
+    this.section.classList.toggle("boxed", boxed);
+    if (boxed) strokeBoxes(this.overlay, this.finding.boxes, this.width / this.answer.width);
     this.#drawLegend();
   }
 

@@ -14,7 +14,7 @@ from cxr.heatmaps.overlay import upsample_heatmap
 # Share of a map's peak. Of 0.2 to 0.8 the one with the best mean IoU with the boxes of the validation splits that the
 # shipped model was fitted on, NIH's and the phantom's, each counting half; docs/models.md has the figures.
 HEAT_SHARE = 0.55
-GRID = 256  # places per side at which a region may begin or end; one is 4 pixels of a picture of 1024
+GRID = 128  # places per side at which a region may begin or end; one is 8 pixels of a picture of 1024
 
 
 class HeatBox(NamedTuple):
@@ -42,13 +42,15 @@ def boxes_from_heatmap(heatmap: np.ndarray, heat_share: float = HEAT_SHARE) -> l
     if not heatmap.max() > 0:
         return []
     enlarged = upsample_heatmap(heatmap, GRID, GRID)
-    hot = (enlarged >= heat_share * enlarged.max()).astype(np.uint8)
-    num_regions, region_of, bounds, _ = cv2.connectedComponentsWithStats(hot, connectivity=4)
-    peaks = [enlarged[region_of == region].max() / enlarged.max() for region in range(1, num_regions)]
-    boxes = [
-        HeatBox(*(float(value) / GRID for value in bounds[region, :4]), float(peak))
-        for region, peak in enumerate(peaks, start=1)
-    ]
+    highest = enlarged.max()
+    hot = cv2.compare(enlarged, float(heat_share * highest), cv2.CMP_GE)
+    num_regions, region_of, bounds, _ = cv2.connectedComponentsWithStats(hot, connectivity=4, ltype=cv2.CV_16U)
+    boxes = []
+    for region in range(1, num_regions):  # 0 is what is not hot
+        left, top, width, height = bounds[region, :4].tolist()
+        window = slice(top, top + height), slice(left, left + width)
+        peak = enlarged[window].max(initial=0, where=region_of[window] == region)
+        boxes.append(HeatBox(left / GRID, top / GRID, width / GRID, height / GRID, float(peak / highest)))
     return sorted(boxes, key=lambda box: -box.strength)
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import (
@@ -46,7 +47,10 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
             "text": INPUT_CHECK_WARNING if failed else "",
             "resembles": results_that_apply(info, explanation),
         },
-        "findings": [_finding(info, explanation, k, calibrated[k]) for k in range(len(info.findings))],
+        "findings": [
+            _finding(info, explanation, k, calibrated[k]) | {"boxes": _boxes(explanation, k, *picture.radiograph.shape)}
+            for k in range(len(info.findings))
+        ],
         "disclaimer": info.disclaimer,
     }
 
@@ -67,6 +71,20 @@ def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: floa
     heatmap = [[_rounded(cell) for cell in row] for row in explanation.heatmaps[k].tolist()]
     scale = describe_heatmap(explanation.heatmaps[k], float(explanation.logits[k]))
     return answer | {"heatmap": heatmap, "peak": max(map(max, heatmap)), "scale": scale}
+
+
+def _boxes(explanation: Explanation, k: int, height: int, width: int) -> list[dict[str, object]] | None:
+    """Return the boxes of a finding's heatmap in pixels of the picture, the strongest first; None without a heatmap."""
+    if explanation.heatmaps is None:
+        return None
+    sides = ("x", "y", "width", "height")
+    return [
+        {
+            **dict(zip(sides, in_pixels(box, width, height), strict=True)),
+            "score": _rounded(explanation.probabilities[k] * box.strength),
+        }
+        for box in boxes_from_heatmap(explanation.heatmaps[k])
+    ]
 
 
 def _rounded(value: float) -> float:

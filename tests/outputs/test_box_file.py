@@ -12,7 +12,7 @@ from served_model import FINDINGS, served_model, served_predictor
 
 import gradcam
 from cxr.data.boxes import FOUND_BOXES_HEADER, read_boxes
-from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap
+from cxr.heatmaps.boxes_from_heatmaps import GRID, boxes_from_heatmap
 from cxr.imaging.radiograph import DecodedPicture, decode_radiograph
 from cxr.inference.explanation import Explanation
 from cxr.outputs.box_file import BoxFile
@@ -51,9 +51,9 @@ def test_rows_worked_by_hand_in_pixels_of_a_picture_that_is_no_square(tmp_path):
     assert lines == [f"boxes: 2 -> {path}"]
     # 0.55 of the peak lies 0.45 of a cell from the hot centres: left of 7.5 cells of 200 pixels, below 1.5 of 80.
     assert first[:2] == ["'=a.png", "Effusion"]
-    assert_allclose(list(map(int, first[2:6])), [7.05 * 200, 0, 0.95 * 200, 1.95 * 80], atol=1600 / 256)
+    assert_allclose(list(map(int, first[2:6])), [7.05 * 200, 0, 0.95 * 200, 1.95 * 80], atol=1600 / GRID)
     # 0.6 * (1 - d) = 0.55 where d = 1 / 12.
-    assert_allclose(list(map(int, second[2:6])), [0, (7.5 - 1 / 12) * 80, 7 / 12 * 200, 7 / 12 * 80], atol=1600 / 256)
+    assert_allclose(list(map(int, second[2:6])), [0, (7.5 - 1 / 12) * 80, 7 / 12 * 200, 7 / 12 * 80], atol=1600 / GRID)
     assert_allclose([float(first[6]), float(second[6])], [0.9, 0.6 * 0.9], atol=1e-4)
     assert first[7:] == second[7:] == ["1600", "640"]
     box = read_boxes(path)[0]

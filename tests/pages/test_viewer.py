@@ -10,6 +10,7 @@ from browser import EMPTY_FINDING, radiograph_file, upload_of
 from page_actions import analyse, choose, downloaded, exported, shown_radiograph, text_of
 from served_model import FINDINGS
 
+from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DRAWN, decode_radiograph, decode_with_notices
 from cxr.inference.explanation import rank_findings
@@ -71,6 +72,34 @@ def test_the_scale_ends_at_the_largest_peak_of_all_findings_and_by_choice_at_the
     expected = overlay_heatmap(shown_radiograph(page), result.heatmaps[k])
     assert np.abs(exported(page) - expected).mean() < 0.5
     assert text_of(page, ".legend .end") == f"+{float(own):.2g} logit, this map's own peak"
+
+
+@pytest.mark.parametrize("shape", [(220, 180), (1100, 900)], ids=["as it is", "shrunk"])
+def test_boxes_are_drawn_where_python_finds_them(page, predictor, shape):
+    analyse(page, upload_of(7, shape=shape))
+    heatmaps = explain(predictor, decode_radiograph(radiograph_file(7, shape=shape))).heatmaps
+    k = int(np.argmax(heatmaps.max(axis=(1, 2))))
+    choose(page, FINDINGS[k])
+    assert not page.is_visible(".reading.chosen .boxed")
+    page.uncheck("[data-tool=heat]")
+    before = exported(page)
+    page.check("[data-tool=boxes]")
+    changed = np.abs(exported(page) - before).max(axis=2) > 0
+    (height, width), boxes = changed.shape, boxes_from_heatmap(heatmaps[k])
+    assert boxes
+    border = np.zeros_like(changed)
+    reach = 3 + width // 100  # pixels: the line and its rim
+    for x, y, w, h in (in_pixels(box, width, height) for box in boxes):
+        border[y : y + h, x : x + w] = True
+        inner = changed[y + reach : y + h - reach, x + reach : x + w - reach]
+        border[y + reach : y + h - reach, x + reach : x + w - reach] = False
+        assert not inner.any() or len(boxes) > 1
+        sides = changed[y + h // 2, x : x + reach], changed[y + h // 2, x + w - reach : x + w]
+        assert all(side.any() for side in (*sides, changed[y : y + reach, x + w // 2]))
+    assert not (changed & ~border).any()
+    assert page.is_visible(".reading.chosen .boxed")
+    choose(page, EMPTY_FINDING)
+    assert np.abs(exported(page) - before).max() == 0
 
 
 def test_heatmap_off_invert_window_and_level_change_the_radiograph(page, result):
