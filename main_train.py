@@ -224,16 +224,16 @@ def train(
     """Build and train the network; return it with its best weights, and the run's history."""
     import keras
 
-    from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, choose_precision
+    from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, choose_precision, fuse
     from cxr.network.start_weights import load_start_weights
     from cxr.training.loop import fit
     from cxr.training.parallel import is_first
     from cxr.training.targets import training_targets
-    from cxr.training.validation_fit import in_float32
+    from cxr.training.validation_fit import as_saved
 
     findings, precision = cached["train"].split.findings, choose_precision()
     keras.utils.set_random_seed(args.seed)
-    network = build_network(findings, args.image_size, SMALL_DATA_MOMENTUM, precision)
+    network = fuse(build_network(findings, args.image_size, SMALL_DATA_MOMENTUM, precision))
     start = load_start_weights(network, findings, args.weights, START_WEIGHTS_PATH)
     if start.note:
         say(start.note)
@@ -257,7 +257,7 @@ def train(
     checkpoints = args.model_path.parent / CHECKPOINTS
     with StopRequest() as stop:
         history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets)
-    return in_float32(network, findings, args.image_size), History(recipe, history)
+    return as_saved(network, findings, args.image_size), History(recipe, history)
 
 
 def save(

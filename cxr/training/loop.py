@@ -24,14 +24,13 @@ from cxr.metrics.ranking import mean_auroc
 from cxr.system.progress import Progress
 from cxr.training import parallel
 from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
-from cxr.training.losses import box_loss, make_loss, positive_weights
+from cxr.training.optimisation import box_loss, make_loss, make_optimiser, positive_weights
 from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a power cut can cost, beside the unfinished epoch's validation
-CLIP_NORM = 1.0  # also spreads a NaN of any gradient to every weight, where the check after the batch finds it
 
 
 @dataclass
@@ -209,10 +208,7 @@ def _enter_phase(run: _Run) -> None:
     for layer in run.network.layers:
         # A frozen BatchNormalization runs in inference mode: its moving statistics stay as they are.
         layer.trainable = layer.name == "logits" or not phase.frozen
-    optimiser = keras.optimizers.AdamW(
-        phase.learning_rate, weight_decay=run.recipe.weight_decay, global_clipnorm=CLIP_NORM
-    )
-    optimiser.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    optimiser = make_optimiser(phase.learning_rate, run.recipe.weight_decay)
     weights = positive_weights(run.batches.cached.split.labels) if run.recipe.loss == "weighted" else None
     if run.trained is run.logits:
         run.trained.compile(optimiser, loss=make_loss(weights))

@@ -22,7 +22,7 @@ OWNERS = {
     "keras": ("cxr.anatomy.outline_file", "cxr.anatomy.outline_model", "cxr.anatomy.outline_network",
               "cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
               "cxr.report.model_evaluation", "cxr.report.test_evaluation", "main_train"),
-    "tensorflow": ("cxr.network.densenet",),
+    "tensorflow": ("cxr.network.densenet", "cxr.training.optimisation"),
     "jax": ("cxr.network.densenet", "cxr.training.parallel"),
 }  # fmt: skip
 # Rooms that know arrays alone.

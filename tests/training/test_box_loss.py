@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from cxr.training.losses import box_loss, positive_weights
+from cxr.training.optimisation import box_loss, positive_weights
 
 
 def by_hand(coverage, cells):

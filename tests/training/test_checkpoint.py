@@ -2,11 +2,13 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+from small_network import build_small_network
 from small_training import FINDINGS, StopAfter, make_cached, run_fit
 
-from cxr.network.densenet import build_network
+from cxr.network.densenet import build_network, choose_precision, fuse
 from cxr.training import loop
 from cxr.training.checkpoint import (
     SLOTS,
@@ -89,17 +91,46 @@ def test_resume_between_two_phases_equals_the_uninterrupted_run(tmp_path, monkey
         np.testing.assert_allclose(one, other, atol=1e-7)
 
 
+def fused_in_bfloat16(findings, size):
+    """Build the small network as DenseNet121 is trained where the processor multiplies in bfloat16."""
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        return fuse(build_small_network(findings, size))
+    finally:
+        keras.config.set_dtype_policy(usual)
+
+
+@pytest.mark.fault("T02")
+@pytest.mark.parametrize("looks", [3, 8, 17])
+def test_resumed_run_in_bfloat16_equals_the_uninterrupted_one_to_the_bit(tmp_path, looks):
+    recipe = Recipe(epochs=3, head_epochs=1, batch_size=4, learning_rate=0.01, seed=5, precision="mixed_bfloat16")
+    weights, history = run_fit(tmp_path / "whole", recipe, build=fused_in_bfloat16)
+    with pytest.raises(Stopped):
+        run_fit(tmp_path / "stopped", recipe, StopAfter(looks), build=fused_in_bfloat16)
+    resumed_weights, resumed_history = run_fit(tmp_path / "stopped", recipe, weights_seed=99, build=fused_in_bfloat16)
+    assert resumed_history == history
+    for one, other in zip(weights, resumed_weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.fault("T02")
 @pytest.mark.slow  # compiles DenseNet121 for training three times
 def test_densenet_resumes_to_the_same_weights(tmp_path):
-    recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3, seed=3)
+    precision = choose_precision()
+    recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-3, seed=3, precision=precision)
     train, val = make_cached("train", 8, 3), make_cached("val", 4, 4)
-    weights, history = run_fit(tmp_path / "whole", recipe, train=train, val=val, build=build_network)
+
+    def build(findings, size):
+        return fuse(build_network(findings, size, precision=precision))
+
+    weights, history = run_fit(tmp_path / "whole", recipe, train=train, val=val, build=build)
     with pytest.raises(Stopped):
-        run_fit(tmp_path / "stopped", recipe, StopAfter(4), train, val, build=build_network)
-    resumed, resumed_history = run_fit(tmp_path / "stopped", recipe, None, train, val, 99, build_network)
-    assert max(np.abs(one - other).max() for one, other in zip(weights, resumed, strict=True)) <= 1e-5
-    assert [row["epoch"] for row in resumed_history] == [row["epoch"] for row in history] == [1, 2]
+        run_fit(tmp_path / "stopped", recipe, StopAfter(4), train, val, build=build)
+    resumed, resumed_history = run_fit(tmp_path / "stopped", recipe, None, train, val, 99, build)
+    assert resumed_history == history
+    for one, other in zip(weights, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_checkpoint_is_written_when_time_is_up(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from cxr.training import loop
 from cxr.training.checkpoint import (
     read_checkpoint,
 )
-from cxr.training.losses import make_loss
+from cxr.training.optimisation import make_loss
 from cxr.training.recipe import Recipe
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 

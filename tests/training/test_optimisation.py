@@ -1,4 +1,4 @@
-"""Losses and positive weights against closed forms and Keras."""
+"""Losses, positive weights and the optimiser against closed forms and Keras."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_training import NAN
 
-from cxr.training.losses import MAX_POSITIVE_WEIGHT, make_loss, positive_weights
+from cxr.training.optimisation import CLIP_NORM, MAX_POSITIVE_WEIGHT, make_loss, make_optimiser, positive_weights
 
 LABELS = np.array([[1, 0, NAN], [0, 1, 0], [1, NAN, 0], [0, 0, 0]], np.float32)
 
@@ -64,3 +64,42 @@ def test_positive_weights_equal_the_hand_worked_table():
     rare = np.zeros((1000, 2), np.float32)
     rare[0, 0], rare[1:, 1] = 1, 1
     np.testing.assert_allclose(positive_weights(rare), [MAX_POSITIVE_WEIGHT, 1 / MAX_POSITIVE_WEIGHT])
+
+
+def train_by_hand(make, gradients):
+    """Take a step per set of gradients at a falling rate; return the variables and the moments."""
+    rng = np.random.default_rng(8)
+    variables = [
+        keras.Variable(rng.normal(size=shape).astype(np.float32), name=name)
+        for name, shape in (("kernel", (3, 4)), ("bias", (4,)), ("gamma", (4,)))
+    ]
+    optimiser = make()
+    optimiser.build(variables)
+    for step, values in enumerate(gradients):
+        optimiser.learning_rate = 0.1 / (step + 1)
+        optimiser.apply([keras.ops.convert_to_tensor(value) for value in values], variables)
+    return [np.asarray(one) for one in (*variables, *optimiser.variables)]
+
+
+def keras_adamw():
+    optimiser = keras.optimizers.AdamW(0.1, weight_decay=0.2, global_clipnorm=CLIP_NORM)
+    optimiser.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimiser
+
+
+def test_optimiser_equals_keras_adamw_with_gradients_that_are_clipped_and_some_that_are_not():
+    rng = np.random.default_rng(9)
+    gradients = [
+        [(scale * rng.normal(size=shape)).astype(np.float32) for shape in ((3, 4), (4,), (4,))]
+        for scale in (0.01, 3.0, 0.1, 0.5)
+    ]
+    found, expected = (train_by_hand(make, gradients) for make in (lambda: make_optimiser(0.1, 0.2), keras_adamw))
+    assert len(found) == len(expected) == 3 + 2 + 2 * 3  # steps and rate, two moments of each variable
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_optimiser_spreads_what_is_not_finite_to_every_variable():
+    gradients = [[np.full((3, 4), NAN, np.float32), np.ones(4, np.float32), np.ones(4, np.float32)]]
+    variables = train_by_hand(lambda: make_optimiser(0.1, 0.2), gradients)[:3]
+    assert all(np.isnan(one).all() for one in variables)
