@@ -4,22 +4,27 @@ Owns the record, how it comes about, and its sentences; the formula behind the h
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from cxr.anatomy.outlines import Outlines
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.input_check import check_inputs
 from cxr.network.model_info import ModelInfo
 
 if TYPE_CHECKING:
+    from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
 INPUT_CHECK_WARNING = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
 
 logger = logging.getLogger(__name__)
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,7 @@ class Explanation:
         input_check: how unlike the training radiographs this one is, as a multiple of the limit that about 1 % of
             radiographs like the validation split's exceed; None where the model file holds no statistics.
         source: position in ModelInfo's sources of the one that the radiograph resembles; None as above.
+        outlines: lungs and heart; None where no outline model was asked, or where it failed.
     """
 
     probabilities: np.ndarray
@@ -42,6 +48,7 @@ class Explanation:
     heatmaps: np.ndarray | None
     input_check: float | None
     source: int | None = None
+    outlines: Outlines | None = None
 
     @property
     def fails_input_check(self) -> bool:
@@ -49,21 +56,26 @@ class Explanation:
         return self.input_check is not None and self.input_check > 1
 
 
-def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bool = True) -> Explanation:
-    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps.
+def explain(
+    predictor: "Predictor",
+    radiograph: np.ndarray,
+    *,
+    outline_model: "OutlineModel | None" = None,
+    maps_required: bool = True,
+) -> Explanation:
+    """Answer for one radiograph, uint8 (height, width): one forward pass, all heatmaps, and the outlines if asked for.
 
     Args:
-        maps_required: raise where the heatmaps fail; else log it and answer without them.
+        outline_model: outlines lungs and heart; None for an answer without them.
+        maps_required: raise where the heatmaps or the outlines fail; else log it and answer without them.
     """
     model_input = to_model_input(radiograph, predictor.info.image_size)
     prediction = predictor.predict(model_input[np.newaxis])
-    try:
-        maps = heatmaps(prediction.features, predictor.head_kernel)[0]
-    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError):  # all that NumPy raises
-        if maps_required:
-            raise
-        logger.exception("The heatmaps failed; the answer goes out without them.")
-        maps = None
+    features, kernel = prediction.features, predictor.head_kernel
+    maps = _attempt(lambda: heatmaps(features, kernel)[0], "heatmaps", required=maps_required)
+    outlines = None
+    if outline_model is not None:
+        outlines = _attempt(lambda: outline_model.outline(radiograph), "outlines", required=maps_required)
     pooled = prediction.features.mean(axis=(1, 2))
     checked = check_inputs(predictor.info.sources, model_input[np.newaxis], pooled)
     input_check, source = (None, None) if checked is None else (float(checked[0][0]), int(checked[1][0]))
@@ -74,7 +86,19 @@ def explain(predictor: "Predictor", radiograph: np.ndarray, *, maps_required: bo
         heatmaps=maps,
         input_check=input_check,
         source=source,
+        outlines=outlines,
     )
+
+
+def _attempt(make: Callable[[], Part], what: str, *, required: bool) -> Part | None:
+    """Make a part of an answer; where it fails and is not required, log it and do without."""
+    try:
+        return make()
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError):  # all that NumPy and OpenVINO raise
+        if required:
+            raise
+        logger.exception("The %s failed; the answer goes out without them.", what)
+        return None
 
 
 def results_that_apply(info: ModelInfo, explanation: Explanation) -> str | None:
