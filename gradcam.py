@@ -5,6 +5,7 @@
     python gradcam.py "images/*.png" --panel            # one picture per radiograph: overlays and all probabilities
     python gradcam.py images/ --boxes-out boxes.csv     # and boxes around what is hot, in NIH's format
     python gradcam.py study/ --dicom-out results/       # Secondary Capture and SR of each DICOM radiograph
+    python gradcam.py images/ --masks-out masks         # and lungs and heart as masks
 
 In Python:
 
@@ -54,18 +55,21 @@ from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.outputs.answer_writer import AnswerWriter
 from cxr.outputs.box_file import BoxFile
 from cxr.outputs.dicom_files import DicomFiles
+from cxr.outputs.mask_files import MaskFiles
 from cxr.outputs.overlay_files import OverlayFiles
 from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
 from cxr.system.terminal import say, show_what_cannot_be_encoded, visible
 
 if TYPE_CHECKING:
+    from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
 __all__ = ["MODEL_PATH", "explain", "heatmaps", "main", "overlay_heatmap"]
 
 MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
+ANATOMY_PATH = MODEL_PATH.with_name("anatomy.h5")  # outlines lungs and heart; the answers do without it
 
 
 class FindingNameError(ValueError):
@@ -106,6 +110,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="write a DICOM Secondary Capture and a structured report of each answer, in the study of its DICOM file",
     )
     parser.add_argument(
+        "--masks-out",
+        type=Path,
+        metavar="DIR",
+        help="a PNG of each radiograph's name and size: 0 outside, 80 right lung, 160 left lung, 240 heart; all 0 "
+        "where no two lungs are found",
+    )
+    parser.add_argument(
         "--own-peak",
         action="store_true",
         help="stretch the colours of each heatmap to its own peak, however small; by default all findings of a picture "
@@ -117,6 +128,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=COLUMNS[:1],
         metavar="NAMES",
         help=f"of predictions.csv for each finding, of {','.join(COLUMNS)} (default: probability)",
+    )
+    parser.add_argument(
+        "--anatomy",
+        type=Path,
+        default=ANATOMY_PATH,
+        metavar="FILE",
+        help="model that outlines lungs and heart, for --masks-out, --panel and the column zone (default: "
+        "model/anatomy.h5)",
     )
     parser.add_argument(
         "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
@@ -159,18 +178,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         predictor = Predictor(args.model_path, precision=args.precision, side_by_side=len(found.files) >= MANY_FILES)
         wanted = _positions(args.finding, predictor.info) if args.finding else None
+        outline_model = _outline_model(args)
     except (BackendError, FindingNameError, ModelFileError) as error:
         return fail(error, 2)
     except MemoryShortError as error:
         return fail(error, 3)
     try:
-        num_failed = _explain_files(predictor, found.files, wanted, args)
+        num_failed = _explain_files(predictor, outline_model, found.files, wanted, args)
     except OSError as error:  # of the output: what cannot be read is a line, and the others go on
         where = error.filename or args.out
         return fail(f"{where}: cannot be written: {error.strerror}. Choose another place for it.", 3)
     num_files = len(found.files)
     _say(f"{num_files - num_failed} of {num_files} files -> {args.out / 'predictions.csv'}")
     return 1 if num_failed or found.problems else 0
+
+
+def _outline_model(args: argparse.Namespace) -> "OutlineModel | None":
+    """Load the model that outlines lungs and heart, where an output shows them.
+
+    Raises: ModelFileError where --masks-out needs it; else a line, and the answers go without outlines.
+    """
+    if not (args.masks_out or args.panel or "zone" in args.columns):
+        return None
+    from cxr.anatomy.outline_model import OutlineModel
+
+    try:
+        return OutlineModel(args.anatomy)
+    except ModelFileError as error:
+        if args.masks_out:
+            raise
+        if args.anatomy.exists():
+            _say(f"No outlines of lungs and heart: {error}", sys.stderr)
+        return None
 
 
 def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
@@ -182,7 +221,11 @@ def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:
 
 
 def _explain_files(
-    predictor: "Predictor", files: list[Path], wanted: list[int] | None, args: argparse.Namespace
+    predictor: "Predictor",
+    outline_model: "OutlineModel | None",
+    files: list[Path],
+    wanted: list[int] | None,
+    args: argparse.Namespace,
 ) -> int:
     """Write the table and every other output; return the number of files that could not be read."""
     info, num_failed = predictor.info, 0
@@ -191,10 +234,10 @@ def _explain_files(
 
     def answer_file(file: Path) -> tuple[DecodedPicture, Explanation]:
         picture = decoder.decode(read_file(file))
-        return picture, explain(predictor, picture.radiograph)
+        return picture, explain(predictor, picture.radiograph, outline_model=outline_model)
 
-    header = table_header(info.findings, args.columns)
-    with AnswerTable(args.out, header, _job(predictor, args, named), named) as table, ExitStack() as open_writers:
+    header, job = table_header(info.findings, args.columns), _job(predictor, outline_model, args, named)
+    with AnswerTable(args.out, header, job, named) as table, ExitStack() as open_writers:
         open_writers.enter_context(decoder)
         writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, named, args)]
         left = {name: file for name, file in named.items() if name not in table.finished}
@@ -222,12 +265,15 @@ def _explain_files(
     return num_failed
 
 
-def _job(predictor: "Predictor", args: argparse.Namespace, named: dict[str, Path]) -> dict[str, object]:
+def _job(
+    predictor: "Predictor", outline_model: "OutlineModel | None", args: argparse.Namespace, named: dict[str, Path]
+) -> dict[str, object]:
     """Collect what the answers and the outputs of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
     outputs = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
-    outputs["boxes_out"] = args.boxes_out and os.path.abspath(args.boxes_out)  # noqa: PTH100
-    outputs["dicom_out"] = args.dicom_out and os.path.abspath(args.dicom_out)  # noqa: PTH100
+    for option in ("boxes_out", "dicom_out", "masks_out"):
+        outputs[option] = (path := getattr(args, option)) and os.path.abspath(path)  # noqa: PTH100
+    outputs["anatomy"] = outline_model and outline_model.info.digest
     folder = visible(Path(os.path.abspath(file)).as_posix()).removesuffix(name)  # noqa: PTH100
     return {"model": predictor.info.digest, "engine": predictor.engine, "folder": folder, **outputs}
 
@@ -254,6 +300,8 @@ def _writers(
         writers.append(BoxFile(args.boxes_out, info, in_boxes, finished=table.finished, replaced=replaced))
     if args.dicom_out:
         writers.append(DicomFiles(OutputNames(args.dicom_out, table.marks), info))
+    if args.masks_out:
+        writers.append(MaskFiles(OutputNames(args.masks_out, table.marks)))
     return writers
 
 

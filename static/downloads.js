@@ -10,6 +10,7 @@ const COLUMNS = {
   chosen_threshold: (one) => one.chosen_threshold,
   logit: (one) => one.logit,
   peak: (one) => one.peak,
+  zone: (one) => one.place?.largest.text,
 };
 const ABOUT = ["Input check", "Input check value", "Notices", "Model"];
 

@@ -78,6 +78,10 @@ class Place:
     def zone(self) -> str:
         return self.largest.zone
 
+    @property
+    def words(self) -> str:
+        return self.largest.words
+
 
 def place_of(heatmap: np.ndarray, outlines: Outlines) -> Place | None:
     """Return where the heat of one map, (h, w) >= 0, lies; None without heat, or without credible lungs."""

@@ -3,6 +3,7 @@
 Owns the record, how it comes about, and its sentences; the formula behind the heatmaps is in cxr.heatmaps.gradcam.
 """
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from cxr.anatomy.outlines import Outlines
+from cxr.anatomy.places import Place, places_of
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.input_check import check_inputs
@@ -54,6 +56,13 @@ class Explanation:
     def fails_input_check(self) -> bool:
         """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
         return self.input_check is not None and self.input_check > 1
+
+    @functools.cached_property
+    def places(self) -> list[Place | None]:
+        """Where each heatmap's heat lies; None without heat, heatmaps or credible lungs."""
+        if self.heatmaps is None or self.outlines is None:
+            return [None] * len(self.probabilities)
+        return places_of(self.heatmaps, self.outlines)
 
 
 def explain(

@@ -199,12 +199,12 @@ class OutputNames:
         self._marks = dict(marks or {})
         self._taken: set[str] = set()
 
-    def claim(self, picture: str, what: str, suffix: str = ".png") -> Path:
-        """Return a new `<folder>/<picture without suffix>-<what><suffix>`; numbered where that name is taken."""
+    def claim(self, picture: str, what: str = "", suffix: str = ".png") -> Path:
+        """Return a new `<folder>/<picture without suffix>[-<what>]<suffix>`; numbered where that name is taken."""
         folder, slash, stem = stem_of(picture).rpartition("/")
         if picture in self._marks:
             stem = f"{stem}~{self._marks[picture]}"
-        ending, number = "-" + re.sub(r"[^\w.]+", "_", what), 1
+        ending, number = "-" + re.sub(r"[^\w.]+", "_", what) if what else "", 1
         name = folder + slash + _fitting(stem, f"{ending}{suffix}")
         while name.casefold() in self._taken:
             number += 1

@@ -8,7 +8,7 @@ from cxr.network.model_info import ModelInfo
 # Each once per finding. The site's table (static/downloads.js) has all of them.
 COLUMNS = (
     *("probability", "calibrated", "decision", "threshold", "chosen_decision", "chosen_threshold"),
-    *("logit", "peak"),
+    *("logit", "peak", "zone"),
 )
 ABOUT = ("Input check", "Input check value", "Notices", "Model")  # of the radiograph as a whole
 PASSED, FAILED, UNCHECKED = "ok", "unlike the training radiographs", "not available"
@@ -42,6 +42,8 @@ def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
         return empty
     if column == "peak" and answer.heatmaps is None:
         return empty
+    if column == "zone":
+        return ["" if place is None else place.words for place in answer.places]
     cells = {
         "probability": lambda: [f"{one:.6f}" for one in answer.probabilities],
         "calibrated": lambda: [f"{one:.6f}" for one in answer.calibrated],
