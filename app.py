@@ -72,7 +72,7 @@ from cxr.site.middleware import HEADERS, InMemoryRequest, Middleware, RequestRec
 from cxr.site.model_slot import ModelSlot, load_in_turn
 from cxr.site.server import serve
 from cxr.site.service import Service, Upload, clean_name, load_samples
-from gradcam import MODEL_PATH
+from gradcam import ANATOMY_PATH, MODEL_PATH
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
@@ -137,7 +137,7 @@ def create_app(
         allowed_origins: such as https://app.example.org, whose pages may use the interface for programs.
     """
     decoder, lazily = decoder or Decoder(start=False), model is None
-    model = model or ModelSlot(MODEL_PATH)
+    model = model or ModelSlot(MODEL_PATH, anatomy=ANATOMY_PATH)
     hosts = None if trusted_hosts is None else frozenset(map(host_of_user, trusted_hosts))
     origins = frozenset(map(page_origin, allowed_origins))
     app = Site(model, decoder, hosts, further_models, num_proxies=num_proxies, allowed_origins=origins)
@@ -419,6 +419,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "model, and each further one takes about 290 MB of memory",
     )
     parser.add_argument(
+        "--anatomy",
+        type=_anatomy,
+        default=ANATOMY_PATH,
+        metavar="FILE",
+        help="model that outlines lungs and heart, or none (default: model/anatomy.h5; without that file the site does "
+        "without outlines)",
+    )
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on (default: %(default)s, which only this machine can reach)",
@@ -469,6 +477,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _anatomy(text: str) -> Path | None:
+    """Read --anatomy."""
+    return None if text == "none" else Path(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     keep_freed_memory_small()
@@ -481,7 +494,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
     trusted = trusted_hosts(args.host, listener.getsockname()[0], args.trusted_host)
     decoder = Decoder()  # first: small processes, started while this one is small
-    slots = [ModelSlot(path, precision=args.precision) for path in args.model_path or [MODEL_PATH]]
+    first, *others = args.model_path or [MODEL_PATH]
+    slots = [ModelSlot(first, precision=args.precision, anatomy=args.anatomy)]
+    slots += [ModelSlot(path, precision=args.precision) for path in others]
     app = create_app(
         slots[0],
         decoder,

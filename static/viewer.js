@@ -1,6 +1,7 @@
 // One radiograph with its heatmaps: draws what the controls of its section say.
 
 import { blendTable, greyOf, greyScale, paint, strokeBoxes, upsample } from "./heat.js";
+import { drawOutlines } from "./outlines.js";
 import { Zoom } from "./zoom.js";
 
 const LEGEND_GREY = 96; // as in cxr/heatmaps/overlay.py
@@ -54,13 +55,24 @@ export class Viewer {
       invert: this.tool("invert").checked,
     });
     const table = blendTable(this.drawing.colours, this.opacity, greys);
-    if (String(greys) !== this.drawnGreys) paint(this.plain, this.grey, null, table);
-    this.drawnGreys = String(greys);
+    const lines = { outlines: this.#isOn("outlines"), ratio: this.#isOn("ratio") };
+    const drawn = `${greys} ${JSON.stringify(lines)}`;
+    if (drawn !== this.drawnPlain) {
+      paint(this.plain, this.grey, null, table);
+      drawOutlines(this.plain, this.answer, lines);
+    }
+    this.drawnPlain = drawn;
     paint(this.overlay, this.grey, this.#heat(), table);
+    drawOutlines(this.overlay, this.answer, lines);
     const boxed = this.tool("boxes").checked && Boolean(this.finding.boxes);
     this.section.classList.toggle("boxed", boxed);
     if (boxed) strokeBoxes(this.overlay, this.finding.boxes, this.width / this.answer.width);
     this.#drawLegend();
+  }
+
+  /** Whether a switch is there and on. */
+  #isOn(name) {
+    return this.tool(name)?.checked ?? false;
   }
 
   #heat() {

@@ -22,6 +22,7 @@ from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines
 SIDES = {"right": RIGHT_LUNG, "left": LEFT_LUNG}
 THIRDS = ("upper zone", "middle zone", "lower zone")
 HILUM, IN_HEART, OUTSIDE = "hilum", "heart", "outside the lungs"
+MUCH_OUTSIDE = 0.5  # share of the heat outside lungs and heart from which on it is said
 HILUM_REACH = 0.2  # of a lung's greatest width, on either side of its inner edge
 
 
@@ -43,7 +44,7 @@ class Region:
         if self.zone == IN_HEART:
             return IN_HEART
         if self.zone == OUTSIDE:
-            return "between the lungs" if self.side == "middle" else f"{OUTSIDE}, on the {self.side}"
+            return "between the lungs" if self.side == "middle" else f"{OUTSIDE} on the {self.side}"
         return f"{self.side} {self.zone}"
 
 
@@ -81,6 +82,11 @@ class Place:
     @property
     def words(self) -> str:
         return self.largest.words
+
+    @property
+    def much_outside(self) -> bool:
+        """Whether so much heat lies outside lungs and heart that the model may have looked at something else."""
+        return 1 - self.share_inside >= MUCH_OUTSIDE
 
 
 def place_of(heatmap: np.ndarray, outlines: Outlines) -> Place | None:

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import draw_legend
@@ -20,9 +21,10 @@ matplotlib.rcParams["text.parse_math"] = False  # names are the user's: a "$" in
 BACKGROUND, TEXT, MUTED, TRACK = "#101317", "#e9edf1", "#9ba6b2", "#262c33"
 ABOVE, BELOW = "#ffb454", "#6b8fb0"  # differ in brightness too; the text says the same
 WARNING = "#ff8a80"
+OUTLINE = "#8fdcff"  # none of the heat's colours
 DPI = 150
 # Inches.
-MARGIN, GAP, TITLE, WARNING_LINE, CAPTION, FOOTER = 0.3, 0.2, 0.55, 0.35, 0.5, 0.6
+MARGIN, GAP, TITLE, WARNING_LINE, CAPTION, PLACE_LINE, FOOTER = 0.3, 0.2, 0.55, 0.35, 0.5, 0.17, 0.6
 TITLE_CHARACTER = 0.15  # width of an average one in bold at 16 points
 PICTURE_WIDTH, BARS_WIDTH, MIN_BARS_HEIGHT = 3.3, 4.3, 3.4
 PICTURES_PER_ROW = 4
@@ -32,11 +34,28 @@ MAX_FINDING_LENGTH = 20  # characters; what fits beside the bars and over a pict
 
 
 class CaptionedOverlay(NamedTuple):
-    """An overlay, uint8 (height, width, 3), the position of its finding, and what its scale means."""
+    """An overlay, uint8 (height, width, 3), the position of its finding, what its scale means, where its heat lies."""
 
     overlay: np.ndarray
     position: int
     scale: str
+    place: str = ""
+
+
+class Lines(NamedTuple):
+    """Lines to draw over every picture, and a caption for the radiograph.
+
+    Attributes:
+        outlines: float (points, 2) arrays of x and y, closed, in shares of the picture's width and height.
+        widths: as the outlines, open; over the radiograph alone.
+    """
+
+    outlines: Sequence[np.ndarray] = ()
+    widths: Sequence[np.ndarray] = ()
+    caption: str = ""
+
+
+NO_LINES = Lines()
 
 
 class _Page:
@@ -62,6 +81,7 @@ def draw_panel(
     info: ModelInfo,
     warning: str = "",
     peak: float | None = None,
+    lines: Lines = NO_LINES,
 ) -> bytes:
     """Draw the panel.
 
@@ -72,6 +92,7 @@ def draw_panel(
         probabilities: float32 (findings,).
         warning: a sentence to put above everything, such as that the picture is unlike the training radiographs.
         peak: the end of the scale that the overlays share, in logit units; None where each has its own.
+        lines: to draw over the pictures, such as the outlines of lungs and heart.
 
     Returns:
         A PNG file.
@@ -79,7 +100,8 @@ def draw_panel(
     columns = min(len(overlays) + 1, PICTURES_PER_ROW)
     rows = -(-(len(overlays) + 1) // PICTURES_PER_ROW)
     picture_height = PICTURE_WIDTH * radiograph.shape[0] / radiograph.shape[1]
-    row_height = CAPTION + picture_height + GAP
+    caption = CAPTION + (PLACE_LINE if lines.caption or any(one.place for one in overlays) else 0)
+    row_height = caption + picture_height + GAP
     min_bars_height = max(MIN_BARS_HEIGHT, BAR_PITCH * min(len(probabilities), MAX_BARS))
     content_height = max(rows * row_height, CAPTION + min_bars_height + GAP)
     bars_left = MARGIN + columns * (PICTURE_WIDTH + GAP)
@@ -91,24 +113,39 @@ def draw_panel(
     for index, captioned in enumerate([None, *overlays]):
         left = MARGIN + index % PICTURES_PER_ROW * (PICTURE_WIDTH + GAP)
         top = head + index // PICTURES_PER_ROW * row_height
-        axes = page.axes(left, top + CAPTION, PICTURE_WIDTH, picture_height)
+        axes = page.axes(left, top + caption, PICTURE_WIDTH, picture_height)
         axes.set_axis_off()
         if captioned is None:
             title, colour, scale = "Radiograph", TEXT, f"{radiograph.shape[1]} x {radiograph.shape[0]} pixels"
             axes.imshow(radiograph, cmap="gray", vmin=0, vmax=255, aspect="auto")
+            place = lines.caption
         else:
             probability = probabilities[captioned.position]
             title = f"{_short_name(info.findings[captioned.position])}  {probability:.2f}"
             colour, scale = ABOVE if probability >= info.threshold else TEXT, captioned.scale
             axes.imshow(captioned.overlay, aspect="auto")
+            place = captioned.place
+        _draw_lines(axes, lines, radiograph.shape, with_widths=captioned is None)
         page.text(left, top, title, color=colour, fontsize=12.5, weight="bold")
         page.text(left, top + 0.25, scale, color=MUTED, fontsize=9)
+        page.text(left, top + 0.25 + PLACE_LINE, place, color=MUTED, fontsize=9)
     bars_height = min(content_height - CAPTION - GAP, max(picture_height, min_bars_height))
     _draw_bars(page, bars_left, head, bars_height, probabilities, info)
     _draw_footer(page, info, with_legend=bool(overlays), peak=peak)
     buffer = io.BytesIO()
     page.figure.savefig(buffer, format="png", dpi=DPI, facecolor=BACKGROUND)
     return buffer.getvalue()
+
+
+def _draw_lines(axes: Axes, lines: Lines, shape: tuple[int, ...], *, with_widths: bool) -> None:
+    axes.autoscale(False)
+    size = np.array(shape[::-1])
+    for outline in lines.outlines:
+        # Pixel centres are whole numbers in Matplotlib's coordinates.
+        axes.plot(*(np.vstack([outline, outline[:1]]) * size - 0.5).T, color=OUTLINE, linewidth=0.7, alpha=0.9)
+    for width in lines.widths if with_widths else ():
+        rim = [withStroke(linewidth=2.2, foreground=BACKGROUND, alpha=0.6)]  # to be seen on a white heart
+        axes.plot(*(width * size - 0.5).T, color=TEXT, linewidth=0.9, marker="|", markersize=5, path_effects=rim)
 
 
 def _draw_bars(page: _Page, left: float, top: float, height: float, probabilities: np.ndarray, info: ModelInfo) -> None:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
+from cxr.anatomy.polygons import polygons_of
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.heatmaps.panel import CaptionedOverlay, draw_panel
+from cxr.heatmaps.panel import CaptionedOverlay, Lines, draw_panel
 from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, common_peak, describe_heatmap
@@ -27,11 +31,28 @@ class PanelFiles(WithoutEnd):
                 overlay_heatmap(picture.radiograph, answer.heatmaps[k], peak=peak),
                 k,
                 describe_heatmap(answer.heatmaps[k], float(answer.logits[k])),
+                "" if answer.places[k] is None else f"most heat: {answer.places[k].words}",
             )
             for k in self._choose(answer)
         ]
         warning = INPUT_CHECK_WARNING if answer.fails_input_check else ""
-        panel_png = draw_panel(name, picture.radiograph, captioned, answer.probabilities, self._info, warning, peak)
+        lines = _lines(answer, *picture.radiograph.shape)
+        panel_png = draw_panel(
+            name, picture.radiograph, captioned, answer.probabilities, self._info, warning, peak, lines
+        )
         path = self._outputs.claim(name, "panel")
         write_whole(path, mark_as_drawn(panel_png))
         return [f"-> {path}"]
+
+
+def _lines(answer: Explanation, height: int, width: int) -> Lines:
+    """Return what the panel draws of lungs and heart, as far as they are credible."""
+    if answer.outlines is None:
+        return Lines()
+    outlines = [polygon for polygons in polygons_of(answer.outlines).values() for polygon in polygons]
+    ratio = cardiothoracic_ratio(answer.outlines, width, height)
+    if ratio is None:
+        return Lines(outlines, (), answer.outlines.reason or "")
+    size = np.array([width, height])
+    widths = [np.array([[left, y], [right, y]]) / size for left, right, y in (ratio.heart, ratio.thorax)]
+    return Lines(outlines, widths, f"heart {ratio.ratio:.2f} of the thorax's width")

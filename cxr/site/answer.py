@@ -6,6 +6,10 @@ import math
 
 import numpy as np
 
+from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
+from cxr.anatomy.outlines import Outlines
+from cxr.anatomy.places import Place, Region
+from cxr.anatomy.polygons import polygons_of
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
 from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture
@@ -35,11 +39,12 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
         raise ArithmeticError("Expected finite probabilities and logits from the model.")
     calibrated = [None] * len(info.findings) if explanation.calibrated is None else explanation.calibrated
     failed = explanation.fails_input_check
+    height, width = picture.radiograph.shape
     missing = [NO_HEATMAPS] if explanation.heatmaps is None else []
     return {
         "type": picture.file_type,
-        "width": picture.radiograph.shape[1],
-        "height": picture.radiograph.shape[0],
+        "width": width,
+        "height": height,
         "notices": [*picture.notices, *missing],
         "input_check": {
             "value": None if explanation.input_check is None else _rounded(explanation.input_check),
@@ -48,9 +53,11 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
             "resembles": results_that_apply(info, explanation),
         },
         "findings": [
-            _finding(info, explanation, k, calibrated[k]) | {"boxes": _boxes(explanation, k, *picture.radiograph.shape)}
+            _finding(info, explanation, k, calibrated[k]) | {"boxes": _boxes(explanation, k, height, width)}
             for k in range(len(info.findings))
         ],
+        "outlines": _outlines(explanation.outlines, width, height),
+        "cardiothoracic_ratio": _ratio(explanation.outlines, width, height),
         "disclaimer": info.disclaimer,
     }
 
@@ -65,6 +72,7 @@ def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: floa
         "threshold": info.threshold,
         "chosen_threshold": info.thresholds[k] if info.thresholds else None,
         "above": bool(explanation.probabilities[k] >= info.threshold),
+        "place": _place(explanation.places[k]),
     }
     if explanation.heatmaps is None:
         return answer | {"heatmap": None, "peak": None, "scale": ""}
@@ -85,6 +93,49 @@ def _boxes(explanation: Explanation, k: int, height: int, width: int) -> list[di
         }
         for box in boxes_from_heatmap(explanation.heatmaps[k])
     ]
+
+
+def _place(place: Place | None) -> dict[str, object] | None:
+    if place is None:
+        return None
+    return {
+        "peak": _region(place.peak),
+        "largest": _region(place.largest) | {"share": _rounded(place.largest_share)},
+        "share_inside": _rounded(place.share_inside),
+        "much_outside": place.much_outside,
+    }
+
+
+def _region(region: Region) -> dict[str, object]:
+    return {"side": region.side, "zone": region.zone, "text": region.words}
+
+
+def _outlines(outlines: Outlines | None, width: int, height: int) -> dict[str, object] | None:
+    """Return credible outlines as polygons in pixels of the radiograph, and why others are left out."""
+    if outlines is None:
+        return None
+    polygons = {
+        organ: [np.round(polygon * (width, height), 1).tolist() for polygon in found]
+        for organ, found in polygons_of(outlines).items()
+    }
+    return {
+        "credible": outlines.lungs_credible,
+        "heart_credible": outlines.heart_credible,
+        "reason": outlines.reason,
+        "polygons": polygons,
+    }
+
+
+def _ratio(outlines: Outlines | None, width: int, height: int) -> dict[str, object] | None:
+    """Return the cardiothoracic ratio, and the two lines that it is measured along in pixels of the radiograph."""
+    ratio = None if outlines is None else cardiothoracic_ratio(outlines, width, height)
+    if ratio is None:
+        return None
+    lines = {
+        name: dict(zip(("left", "right", "y"), (round(value, 1) for value in line), strict=True))
+        for name, line in (("heart", ratio.heart), ("thorax", ratio.thorax))
+    }
+    return {"ratio": round(ratio.ratio, 4), **lines}
 
 
 def _rounded(value: float) -> float:

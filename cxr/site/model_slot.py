@@ -16,6 +16,7 @@ from cxr.site.errors import SiteError
 from cxr.system.hdf5_guard import MemoryShortError
 
 if TYPE_CHECKING:
+    from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -29,13 +30,21 @@ def _load_predictor(path: str | os.PathLike, precision: str) -> "Predictor":
     return Predictor(path, precision=precision, side_by_side=True)
 
 
+def _load_outline_model(path: Path) -> "OutlineModel":
+    from cxr.anatomy.outline_model import OutlineModel
+
+    return OutlineModel(path)
+
+
 class ModelSlot:
-    """A place for one predictor.
+    """A place for one predictor, and for the model of lungs and heart beside it.
 
     Attributes:
         state: "loading", "ready", "missing" (no file) or "refused" (a file that cannot be used; the log says why),
             "no_backend" (nothing that could compute; the log says why) or "no_memory" (too little to load it).
         predictor: None unless ready. It has answered its self-check picture by then, so it is warm.
+        outline_model: None unless ready, and where none was named, or its file is missing or cannot be used: answers go
+            out without outlines then.
     """
 
     def __init__(
@@ -43,12 +52,16 @@ class ModelSlot:
         path: str | os.PathLike,
         *,
         precision: str = "f32",
+        anatomy: Path | None = None,
         load: Callable[[str | os.PathLike, str], "Predictor"] = _load_predictor,
+        load_outlines: Callable[[Path], "OutlineModel"] = _load_outline_model,
     ) -> None:
         self.state = "loading"
         self.predictor: Predictor | None = None
+        self.outline_model: OutlineModel | None = None
         self.name = Path(path).stem  # by which visitors and programs choose it, where there are several
         self._path, self._precision, self._load = Path(path), precision, load
+        self._anatomy, self._load_outlines = anatomy, load_outlines
         self._lock, self._loading_process = threading.Lock(), 0
 
     def load(self) -> None:
@@ -62,6 +75,7 @@ class ModelSlot:
                 )
                 return
             self.predictor = self._load(self._path, self._precision)
+            self.outline_model = self._outline_model()
             state = "ready"
             logger.info("Model %s ready on %s", self.predictor.info.digest[:12], self.predictor.engine)
         except ModelFileError as error:
@@ -71,9 +85,22 @@ class ModelSlot:
             logger.error("No model: %s", error)
         except (MemoryShortError, MemoryError) as error:
             state = "no_memory"
-            logger.error("No model: %s", error or "not enough memory")
+            logger.error("No model: %s", str(error) or "not enough memory")
         finally:
             self.state = state
+
+    def _outline_model(self) -> "OutlineModel | None":
+        """Load the model of lungs and heart, where there is one; the site does without it."""
+        if self._anatomy is None:
+            return None
+        if not self._anatomy.exists():
+            logger.info("No outlines of lungs and heart: %s: no such file", self._anatomy)
+            return None
+        try:
+            return self._load_outlines(self._anatomy)
+        except (BackendError, MemoryError, MemoryShortError, ModelFileError) as error:
+            logger.error("No outlines of lungs and heart: %s", str(error) or "not enough memory")
+            return None
 
     def load_once_in_background(self) -> None:
         """Load, at the first call in this process: a server that forks takes no loading thread along."""

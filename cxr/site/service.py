@@ -80,6 +80,7 @@ def load_samples(root: Path = ROOT) -> dict[str, Upload]:
 
 
 if TYPE_CHECKING:
+    from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
 
@@ -95,6 +96,11 @@ class Service:
     def model(self) -> ModelSlot:
         """The model that answers where none is named: the first that is ready, or else the first."""
         return next((slot for slot in self.slots if slot.state == "ready"), self.slots[0])
+
+    @property
+    def outline_model(self) -> "OutlineModel | None":
+        """The model of lungs and heart, one for all; None where there is none."""
+        return next((slot.outline_model for slot in self.slots if slot.outline_model), None)
 
     def named(self, name: str) -> "Predictor":
         """Return the predictor of a model by name. Raises: SiteError unknown_model or model_...."""
@@ -216,7 +222,8 @@ class Service:
             raise
         file.type, file.dims = picture.file_type, picture.radiograph.shape[::-1]
         with file.stage("model"):
-            return picture, explain(predictor, picture.radiograph, maps_required=False)
+            outlines = self.outline_model
+            return picture, explain(predictor, picture.radiograph, outline_model=outlines, maps_required=False)
 
     def _decode(self, data: bytes) -> DecodedPicture:
         try:

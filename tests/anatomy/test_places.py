@@ -50,10 +50,10 @@ def dot(row: int, column: int, size: int = 100) -> np.ndarray:
         (55, 40, "heart"),
         (79, 69, "heart"),
         (30, 50, "between the lungs"),
-        (5, 5, "outside the lungs, on the right"),
-        (90, 70, "outside the lungs, on the left"),
-        (50, 9, "outside the lungs, on the right"),
-        (50, 90, "outside the lungs, on the left"),
+        (5, 5, "outside the lungs on the right"),
+        (90, 70, "outside the lungs on the left"),
+        (50, 9, "outside the lungs on the right"),
+        (50, 90, "outside the lungs on the left"),
     ],
 )
 def test_a_point_lies_in_the_region_that_was_drawn(row, column, words):

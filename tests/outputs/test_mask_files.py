@@ -7,41 +7,20 @@ import cv2
 import numpy as np
 import pytest
 import radiographs as files
+from drawn_outlines import DrawnOutlines, drawn_outlines
 from numpy.testing import assert_array_equal
 from served_model import served_predictor
 
 import gradcam
-from cxr.anatomy.outlines import Outlines, labels_at
+from cxr.anatomy.outlines import labels_at
 from cxr.network.model_info import ModelFileError
-
-
-def drawn_outlines() -> Outlines:
-    labels = np.zeros((32, 32), np.uint8)
-    labels[4:26, 3:13], labels[4:26, 18:29] = 1, 2
-    heart = np.zeros((32, 32), bool)
-    heart[14:26, 11:22] = True
-    labels[heart & (labels == 0)] = 3
-    return Outlines(labels, heart, True, True, None)
-
-
-class DrawnOutlines:
-    """Stands for the outline model: every radiograph has the same outlines."""
-
-    class info:
-        digest = "0a" * 32
-
-    def __init__(self, path="", outlines=None):
-        self.outlines = outlines or drawn_outlines()
-
-    def outline(self, radiograph):
-        return self.outlines
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Run the command line in a folder with two pictures of one name; the model outlines what `run.outlines` says."""
     monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path, **options: served_predictor())
-    monkeypatch.setattr("cxr.anatomy.outline_model.OutlineModel", lambda path: DrawnOutlines(path, run.outlines))
+    monkeypatch.setattr("cxr.anatomy.outline_model.OutlineModel", lambda path: DrawnOutlines(run.outlines))
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["a/x.png", "b/x.png"]):
         Path(name).parent.mkdir()
@@ -90,7 +69,7 @@ def test_a_radiograph_is_never_replaced_by_its_mask(run, capsys):
 
 
 def test_files_of_one_name_have_masks_of_their_own(run):
-    Path("a/x.jpg").write_bytes(files.jpeg(files.radiograph(80, 70, seed=4)))
+    Path("a/x.jpg").write_bytes(files.pillow_bytes(files.radiograph(80, 70, seed=4)))
     assert run("a") == 0
     assert {path.name for path in Path("masks").iterdir()} == {"x.png", "x-2.png"}
 
