@@ -39,7 +39,7 @@ class _NoRoomForAnswer(Exception):
 
 
 class _Parser(HTTPRequestParser):
-    """Refuse every request line and header that cannot be parsed; nothing of a request raises."""
+    """Refuse every request line and header that cannot be parsed, or read in two ways; nothing of a request raises."""
 
     path = command = ""  # of a request that got no further
 
@@ -48,6 +48,11 @@ class _Parser(HTTPRequestParser):
             super().parse_header(header_plus)
         except ValueError:  # an address such as http://[, a length of thousands of digits
             raise ParsingError("The request line or a header is invalid") from None
+        if "CONTENT_LENGTH" in self.headers and (self.chunked or "TRANSFER_ENCODING" in self.headers):
+            # A proxy that believes the length sees another end of this request than we do (RFC 9112, section 6.1).
+            raise ParsingError("Content-Length and Transfer-Encoding together")
+        if self.proxy_netloc:  # of http://host/path in the request line: it counts, not Host (section 3.2.2)
+            self.headers["HOST"] = self.proxy_netloc
 
 
 class _SiteErrorTask(ErrorTask):

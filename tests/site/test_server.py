@@ -225,13 +225,21 @@ def test_what_is_not_http_is_refused(server, request_bytes):
 
 
 @pytest.mark.fault("H17")
-def test_length_and_chunks_together_are_no_second_request(server):
-    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n"
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_length_and_chunks_together_are_no_second_request(server, version):
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    request = b"POST /predict HTTP/%s\r\nHost: localhost\r\nConnection: keep-alive\r\nContent-Length: 4\r\n" % version
     answer = ask_raw(server.port, request + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled)
-    assert answer.startswith(b"HTTP/1.1 400")
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/%s 400" % version)
+    assert answer.count(b"HTTP/1.") == 1
     assert is_up(server.port)
+
+
+@pytest.mark.fault("H17")
+@pytest.mark.parametrize(("host", "status"), [(b"localhost", b"200"), (b"elsewhere.example", b"400")])
+def test_a_host_in_the_request_line_counts_and_not_the_header(server, host, status):
+    answer = ask_raw(server.port, b"GET http://%s/api HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % host)
+    assert answer.split()[1] == status
 
 
 @pytest.mark.fault("H17")
