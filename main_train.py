@@ -43,7 +43,14 @@ from cxr.imaging.radiograph import ImageError
 from cxr.inference.backend import BackendError, choose_training_backend, load_keras
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
-from cxr.system.atomic_files import LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.system.atomic_files import (
+    LockedError,
+    check_folder,
+    describe_error,
+    free_folder,
+    sweep_temp_files,
+    training_lock,
+)
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
 from cxr.training.checkpoint import ResumeError, clear_checkpoints
@@ -68,6 +75,7 @@ MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
 CHECKPOINTS = "checkpoints"  # folder beside the model
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
+NEEDED_REPORT_BYTES = 20_000_000  # of a report with its pictures; the cache says itself what it needs
 HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 NUM_SHOWN = 10  # test images whose predictions are printed
 
@@ -148,8 +156,10 @@ def test_set_names(args: argparse.Namespace, data: DataCheck) -> list[str]:
 def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None:
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
-    folder = args.model_path.parent
-    check_folder(folder, NEEDED_BYTES)
+    folder, cache_dir = args.model_path.parent, args.work_dir / "cache"
+    check_folder(folder, NEEDED_BYTES, "--model-path")
+    for needed in (cache_dir, args.work_dir / "reports"):
+        check_folder(needed, NEEDED_REPORT_BYTES, "--work-dir")
     with training_lock(folder) if first else contextlib.nullcontext():
         if first:
             sweep_temp_files(folder)
@@ -159,12 +169,11 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
         boxes = with_file_names(boxes, data.found)
         cached = {
-            name: cache_split(split, args.image_dir, args.image_size, PROJECT_DIR / "cache")
-            for name, split in data.splits.items()
+            name: cache_split(split, args.image_dir, args.image_size, cache_dir) for name, split in data.splits.items()
         }
         names = test_set_names(args, data)
         test_sets = {names[0]: cached["test"]} | {
-            one.name: cache_split(also_test.splits[one.name], one.image_dir, args.image_size, PROJECT_DIR / "cache")
+            one.name: cache_split(also_test.splits[one.name], one.image_dir, args.image_size, cache_dir)
             for one in args.also_test
         }
         devices = start_keras()
@@ -194,8 +203,8 @@ def evaluate(args: argparse.Namespace) -> int:
         check_options={"where": args.where, **options},
         check_only=args.check is not None,
         seed=args.seed,
-        cache_dir=PROJECT_DIR / "cache",
-        report_dir=PROJECT_DIR / "reports",
+        cache_dir=args.work_dir / "cache",
+        report_dir=args.work_dir / "reports",
     )
     with training_lock(args.refit_path.parent) if args.refit_path else contextlib.nullcontext():
         return evaluate_model(request)
@@ -248,7 +257,7 @@ def train(
     say(
         f"Training on {keras.backend.backend()}, {devices}, in {precision} from {start.origin}, {recipe.epochs} epochs."
     )
-    log = epoch_logger(PROJECT_DIR / "logs") if is_first() else lambda rows: None
+    log = epoch_logger(args.work_dir / "logs") if is_first() else lambda rows: None
 
     def on_epoch(rows: list[dict]) -> None:
         say(epoch_line(rows[-1], recipe.epochs))
@@ -330,9 +339,10 @@ def evaluate_and_report(
     maps = heatmaps(results.case_features, results.head_kernel)
     gallery = make_gallery(results.cases, maps, predictions, args.image_dir, info.threshold)
     splits = [one.split for one in cached.values()]
-    record = describe_run(datetime.now().strftime("%Y-%m-%d_%H%M%S"), info, history, splits)
+    folder = free_folder(args.work_dir / "reports" / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
+    record = describe_run(folder.name, info, history, splits)
     page = write_report(
-        PROJECT_DIR / "reports" / record.name,
+        folder,
         results.evaluation,
         predictions,
         record,
@@ -427,7 +437,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("Stopped.", 130)
     except OSError as error:
-        return fail(error, 3)
+        return fail(describe_error(error), 3)
     except Exception as error:
         if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
             return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)

@@ -58,7 +58,7 @@ class AnswerTable:
     two do not go together, the older table gets another name. Files that are answered again are replaced.
 
     Attributes:
-        finished: names whose row is there and whose file has not changed since the job began.
+        finished: names whose row is there and whose file is the one that was answered.
         marks: name -> what tells its pictures from those of another file that must stay; only where that is needed.
         remark: a sentence on what became of an older table, "" where there is nothing to say.
     """
@@ -83,10 +83,12 @@ class AnswerTable:
         if not rows:
             self._note.unlink(missing_ok=True)
             rows = self._rows_of_others(folder / SOURCES_NAME, job["model"], files)
-            _write_json(self._note, {"job": job, "kept": self._kept})
         kept_stems = set(map(_stem, self._kept))
         self.marks = {name: _place_digest(file) for name, file in files.items() if _stem(name) in kept_stems}
+        entries = {name: _entry_digest(file) for name, file in files.items()}
         self._rewrite(rows)
+        # Behind the table: where the note is missing after a kill, all is answered again.
+        _write_json(self._note, {"job": job, "kept": self._kept, "entries": entries})
         self._file = self._path.open("a", newline="", encoding="utf-8")
 
     def _unfinished_rows(self, job: dict[str, Any], files: dict[str, Path]) -> list[list[str]]:
@@ -95,14 +97,13 @@ class AnswerTable:
         header, rows = self._read()
         if note.get("job") != job or header != self._header:
             return []
-        began = self._note.stat().st_mtime_ns
-        self._kept = note["kept"]
+        self._kept, entries = note["kept"], note.get("entries", {})
         # Pictures of files that share a stem are numbered in the files' order: such files are all done again.
         stems = Counter(_stem(name) for name in files)
 
         def holds(row: list[str]) -> bool:
             name = self._cells.get(row[0])
-            return name is None or (stems[_stem(name)] == 1 and _last_change(files[name]) < began)
+            return name is None or (stems[_stem(name)] == 1 and entries.get(name) == _entry_digest(files[name]))
 
         return [row for row in rows if holds(row)]
 
@@ -190,10 +191,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         temp.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _last_change(file: Path) -> int:
-    """Time of the last change of a file's content or of its place, in nanoseconds."""
+def _entry_digest(file: Path) -> str:
+    """Hash what the system knows of a file; it differs after a change of the content or the place, by any clock."""
     try:
         status = file.stat()
-    except OSError:
-        return 2**63  # gone: whoever asks will hear so
-    return max(status.st_mtime_ns, status.st_ctime_ns)
+    except OSError:  # gone: whoever asks will hear so
+        return ""
+    entry = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return hashlib.blake2b(repr(entry).encode(), digest_size=8).hexdigest()

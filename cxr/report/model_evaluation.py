@@ -30,6 +30,7 @@ from cxr.report.report_files import write_report
 from cxr.report.report_page import RunRecord
 from cxr.report.summary import localisation_table, terminal_table
 from cxr.report.test_evaluation import TestResults, evaluate_test, summarise, summarise_set
+from cxr.system.atomic_files import free_folder
 from cxr.system.terminal import say
 from cxr.training.data_sets import common_folder
 from cxr.training.validation_fit import library_versions, refit_model
@@ -205,8 +206,9 @@ def _report(
 ) -> None:
     """Write the report, and say on the terminal what is in it."""
     now, notes = datetime.now(), _notes(model, info, splits, request)
+    folder = free_folder(request.report_dir / now.strftime("%Y-%m-%d_%H%M%S"))
     record = RunRecord(
-        name=now.strftime("%Y-%m-%d_%H%M%S"),
+        name=folder.name,
         created=now.astimezone().isoformat(timespec="seconds"),
         splits=splits,
         settings={
@@ -224,7 +226,7 @@ def _report(
     maps = heatmaps(results.case_features, results.head_kernel)
     gallery = make_gallery(results.cases, maps, predictions, request.image_dir, info.threshold)
     page = write_report(
-        request.report_dir / record.name,
+        folder,
         results.evaluation,
         predictions,
         record,

@@ -79,6 +79,28 @@ def _write_error(path: Path, error: OSError) -> FolderError:
     return told
 
 
+def describe_error(error: OSError) -> str:
+    """Say what the system refused: the path, the reason and what to do."""
+    if isinstance(error, FolderError) or error.errno is None or error.filename is None:
+        return str(error)
+    cures = WRITE_CURES | {errno.ENOENT: "Correct the path."}
+    cure = cures.get(error.errno, "Change the permissions, or choose another path.")
+    return f"{os.fsdecode(error.filename)}: {error.strerror.removesuffix('.')}. {cure}"
+
+
+def free_folder(path: Path) -> Path:
+    """Make a new folder, numbered where there is one of that name: name, name-2, name-3, ..."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name, number = path.name, 2
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            path, number = path.with_name(f"{name}-{number}"), number + 1
+        else:
+            return path
+
+
 def free_name(path: Path) -> Path:
     """Return the first of name-2.csv, name-3.csv, ... that is not there."""
     number = 2
@@ -121,9 +143,11 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} bytes"
 
 
-def check_folder(folder: Path, num_bytes: int) -> None:
+def check_folder(folder: Path, num_bytes: int, flag: str = "") -> None:
     """Make sure, before hours of work, that a folder can be written and has room.
 
+    Args:
+        flag: of the command line, that chooses another folder.
     Raises:
         FolderError: it cannot, or has not.
     """
@@ -133,7 +157,8 @@ def check_folder(folder: Path, num_bytes: int) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        message = f"{folder}: cannot be written ({error.strerror}). Change its permissions or make its parent folder."
+        cure = f"Choose another with {flag}, change" if flag else "Change"
+        message = f"{folder}: cannot be written ({error.strerror}). {cure} its permissions or make its parent folder."
         raise FolderError(message) from error
     check_room(folder, num_bytes, "training")
 

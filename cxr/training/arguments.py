@@ -102,6 +102,7 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         if getattr(args, f"{name}_csv") is None:
             setattr(args, f"{name}_csv", data_dir / file)
     args.model_path = args.model_path or model_path
+    args.work_dir = args.work_dir or data_dir
     where: dict[str, frozenset[str]] = {}
     for column, value in args.where:
         where[column] = where.get(column, frozenset()) | {value}
@@ -125,6 +126,12 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where the model is saved; a model of other data there is kept as FILE's name with .previous "
         "(default: model/chest_xray_densenet_model.h5)",
+    )
+    training.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder in which cache, logs and reports are made, for --evaluate too (default: beside this script)",
     )
     rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
     numbers = (

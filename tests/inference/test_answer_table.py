@@ -119,7 +119,8 @@ def test_other_jobs_start_anew(tmp_path, change):
     with open_table(out, files) as table:
         assert table.finished == frozenset()
         assert read_rows(out) == [HEADER]
-        assert json.loads((out / NOTE_NAME).read_text()) == {"job": JOB, "kept": []}
+        note = json.loads((out / NOTE_NAME).read_text())
+        assert (note["job"], note["kept"], set(note["entries"])) == (JOB, [], set(files))
 
 
 def test_changed_removed_and_look_alike_files_are_done_again(tmp_path):
@@ -131,6 +132,20 @@ def test_changed_removed_and_look_alike_files_are_done_again(tmp_path):
     files["004.jpg"] = files["004.png"]  # shares the stem of 004.png, so that their overlays are numbered
     with open_table(out, files) as table:
         assert table.finished == {"000.png", "002.png"}
+
+
+@pytest.mark.fault("T91")
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_file_that_changed_is_done_again_whatever_the_clock_was_set_to(tmp_path, hours):
+    files, out = write_pictures(tmp_path / "in", 3), tmp_path / "out"
+    start_and_die(out, files, list(files))
+    changed = time.time() + 3600 * hours  # the clock of the job, seen from now
+    for path in (out / NOTE_NAME, out / "predictions.csv"):
+        os.utime(path, (changed, changed))
+    files["001.png"].write_bytes(files["002.png"].read_bytes())
+    start_and_die(out, files, ["001.png"])  # which takes over the other two
+    with open_table(out, files) as table:
+        assert table.finished == set(files)
 
 
 ANSWER_UNTIL_KILLED = """

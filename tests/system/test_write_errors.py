@@ -9,7 +9,7 @@ import pytest
 
 from cxr.metrics.per_finding import Predictions
 from cxr.report.gallery import make_gallery
-from cxr.system.atomic_files import FolderError, check_room, replacing
+from cxr.system.atomic_files import FolderError, check_room, describe_error, free_folder, replacing
 
 
 @pytest.mark.fault("T62")
@@ -54,6 +54,29 @@ def test_small_numbers_of_bytes_are_not_called_0_mb(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=0))
     with pytest.raises(FolderError, match=r"the cache needs 48 kB there, 0 bytes are free"):
         check_room(tmp_path, 48_000, "the cache")
+
+
+@pytest.mark.fault("T62")
+def test_errors_of_the_system_are_told_with_path_reason_and_cure(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as raised:
+        (tmp_path / "file" / "cache").mkdir()
+    place = tmp_path / "file" / "cache"
+    assert describe_error(raised.value).startswith(f"{place}: Not a directory. Change the permissions, or choose")
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "gone").read_bytes()
+    assert describe_error(raised.value) == f"{tmp_path / 'gone'}: No such file or directory. Correct the path."
+    full = OSError(errno.ENOSPC, "the cache needs 5 MB. Make room", str(tmp_path))
+    assert describe_error(full) == f"{tmp_path}: the cache needs 5 MB. Make room. Make room on this disk."
+    assert describe_error(FolderError("in words")) == "in words"
+
+
+@pytest.mark.fault("T92")
+def test_two_runs_of_one_second_write_two_reports(tmp_path):
+    wanted = tmp_path / "reports" / "2026-11-26_120000"
+    made = [free_folder(wanted) for _ in range(3)]
+    assert [folder.name for folder in made] == [wanted.name, f"{wanted.name}-2", f"{wanted.name}-3"]
+    assert all(folder.is_dir() for folder in made)
 
 
 @pytest.mark.fault("T63")
