@@ -3,7 +3,7 @@
     python -m tools.make_sample_data --out lungs_phantom --count 3500 --seed 91 --masks
     python -m tools.train_anatomy --phantom lungs_phantom --outlined lungs --unlabelled train-small.csv images \
         --out model/anatomy.h5
-    python -m tools.train_anatomy --outlined lungs --limits      # what cxr/anatomy/credibility.py holds
+    python -m tools.train_anatomy --outlined lungs --phantom lungs_phantom --limits   # of credible outlines
 
 `lungs` holds lungs.csv (columns image and use), images and masks, both lungs together; only rows whose use is "train"
 are learned from. The heart is learned from the phantom alone. A run that was killed goes on with the same command.
@@ -23,13 +23,23 @@ import keras
 import numpy as np
 from keras import ops
 
-from cxr.anatomy.credibility import LUNG_LIMITS, WIDENING, measure_lungs
+from cxr.anatomy.credibility import WIDENING, measure_heart, measure_lungs
 from cxr.anatomy.outline_file import OutlineInfo, save_outline_network
 from cxr.anatomy.outline_model import probabilities_from, self_check
 from cxr.anatomy.outline_network import INPUT_SIZE, STRUCTURES, build_outline_network
 from cxr.imaging.limits import ImageError
+from cxr.network.model_file import save_warnings_silenced
 from cxr.system.hdf5_guard import ModelFileError
-from tools.anatomy.examples import LEFT, RIGHT, Examples, guess_outlines, read_outlined, read_phantom
+from tools.anatomy.examples import (
+    HEART,
+    LEFT,
+    NO_HEART_KNOWN,
+    RIGHT,
+    Examples,
+    guess_outlines,
+    read_outlined,
+    read_phantom,
+)
 from tools.anatomy.randomisation import randomise
 
 BATCH = 8
@@ -69,7 +79,7 @@ def make_batch(sources: dict[str, Examples], shares: dict[str, int], seed: Seque
     for name, count in shares.items():
         chosen = sources[name]
         for k in rng.integers(len(chosen.pictures), size=count):
-            pairs.append(randomise(chosen.pictures[k], chosen.flags[k], rng))
+            pairs.append(randomise(chosen.pictures[k], chosen.flags[k], rng, overexposed="guessed" in shares))
     pictures, targets = map(np.stack, zip(*pairs, strict=True))
     return pictures[..., np.newaxis], targets
 
@@ -94,22 +104,30 @@ def train(network: keras.Model, sources: dict[str, Examples], shares: dict[str, 
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             print(f"{checkpoint.stem}: step {step + 1} of {steps}, loss {np.mean(losses):.4f}", flush=True)
             losses = []
-            network.save(checkpoint)
+            with save_warnings_silenced():
+                network.save(checkpoint)
     return network
 
 
 def limits_of(examples: Examples) -> dict[str, tuple[float, float]]:
-    """Return smallest and largest value of each measure of outlined lungs, widened on both sides."""
-    found = [
-        measure_lungs(flags & RIGHT > 0, flags & LEFT > 0, aspect)
-        for flags, aspect in zip(examples.flags, examples.aspects, strict=True)
-    ]
+    """Return smallest and largest value of each measure of outlined lungs, or hearts, widened on both sides."""
+    found = []
+    for flags, aspect in zip(examples.flags, examples.aspects, strict=True):
+        right, left, heart = (flags & flag > 0 for flag in (RIGHT, LEFT, HEART))
+        hearts_known = not flags[0, 0] & NO_HEART_KNOWN
+        measure = measure_heart(heart, right, left, aspect) if hearts_known else measure_lungs(right, left, aspect)
+        found.append(measure)
     limits = {}
-    for name in LUNG_LIMITS:
+    for name in found[0]:
         values = [one[name] for one in found]
         margin = WIDENING * (max(values) - min(values))
         limits[name] = (min(values) - margin, max(values) + margin)
     return limits
+
+
+def show_limits(examples: Examples) -> None:
+    for name, (low, high) in limits_of(examples).items():
+        print(f"{name}: {low:.3f} to {high:.3f}")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -137,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outlined = read_outlined(args.outlined, "train", INPUT_SIZE)
         if args.limits:
-            print("\n".join(f"{name}: {low:.3f} to {high:.3f}" for name, (low, high) in limits_of(outlined).items()))
+            show_limits(outlined)
+            if args.phantom:
+                show_limits(read_phantom(args.phantom, TRAIN_SPLIT, INPUT_SIZE))
             return 0
         run(args, outlined)
     except (OSError, ImageError, ModelFileError, ValueError) as error:
@@ -163,7 +183,7 @@ def run(args: argparse.Namespace, outlined: Examples) -> None:
         print(f"self-training: {len(guessed.names)} radiographs with credible lungs", flush=True)
         sources["guessed"] = guessed
         settings["images"]["guessed"] = len(guessed.names)
-        student = keras.models.clone_model(network)
+        student = build_outline_network()
         student.set_weights(network.get_weights())
         network = train(student, sources, STUDENT_SHARES, args.steps[1], args.learning_rate / 2, [args.seed, 2],
                         args.work / "second.keras")  # fmt: skip

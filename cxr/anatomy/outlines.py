@@ -63,7 +63,7 @@ def outlines_from(probabilities: np.ndarray, aspect: float = 1.0) -> Outlines:
     labels = np.zeros(right.shape, np.uint8)
     labels[heart], labels[right], labels[left] = HEART, RIGHT_LUNG, LEFT_LUNG
     reason = judge_lungs(right, left, aspect)
-    heart_reason = reason or judge_heart(heart, right, left)
+    heart_reason = reason or judge_heart(heart, right, left, aspect)
     return Outlines(labels, heart, reason is None, heart_reason is None, heart_reason)
 
 

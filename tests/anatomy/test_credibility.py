@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from lung_shapes import chest, ellipse
 
-from cxr.anatomy.credibility import LUNG_LIMITS, judge_heart, judge_lungs, measure_lungs
+from cxr.anatomy.credibility import (
+    HEART_LIMITS,
+    LUNG_LIMITS,
+    judge_heart,
+    judge_lungs,
+    measure_heart,
+    measure_lungs,
+)
 
 RIGHT, LEFT, HEART = chest()
 NOTHING = np.zeros_like(RIGHT)
@@ -38,9 +45,25 @@ def test_measures_of_two_rectangles_by_hand():
     assert found.keys() == LUNG_LIMITS.keys()
 
 
+def test_measures_of_a_rectangular_heart_by_hand():
+    right, left, heart = rectangle(10, 60, 10, 35), rectangle(20, 60, 60, 90), rectangle(30, 55, 30, 70)
+    expected = {
+        "width": 40 / 80,
+        "height": 25 / 50,
+        "centre": (49.5 - 10) / 80,
+        "level": (42 - 10) / 50,
+        "bottom": (54 - 10) / 50,
+        "log_width_to_height": np.log(40 * 2 / 25),
+        "solidity": 1.0,
+    }
+    found = measure_heart(heart, right, left, aspect=2.0)
+    assert found == pytest.approx(expected)
+    assert found.keys() == HEART_LIMITS.keys()
+
+
 def test_two_drawn_lungs_and_a_heart_are_believed():
     assert judge_lungs(RIGHT, LEFT, 1.0) is None
-    assert judge_heart(HEART, RIGHT, LEFT) is None
+    assert judge_heart(HEART, RIGHT, LEFT, 1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -65,11 +88,12 @@ def test_what_no_chest_has_is_no_outline(right, left, aspect, reason):
     ("heart", "reason"),
     [
         (NOTHING, "it was not found"),
-        (ellipse((0.5, 0.6), (0.05, 0.17)), "its width"),
-        (ellipse((0.5, 0.6), (0.2, 0.05)), "its height"),
-        (ellipse((0.28, 0.6), (0.14, 0.17)), "its place"),
-        (ellipse((0.5, 0.25), (0.2, 0.17)), "its place"),
+        (ellipse((0.5, 0.6), (0.05, 0.17)), "its size"),
+        (ellipse((0.5, 0.6), (0.2, 0.05)), "its size"),
+        (ellipse((0.28, 0.6), (0.2, 0.17)), "it would not lie"),
+        (ellipse((0.5, 0.25), (0.2, 0.17)), "it would not lie"),
+        (HEART & ~ellipse((0.68, 0.6), (0.14, 0.07)), "the shape"),
     ],
 )
 def test_hearts_that_are_none(heart, reason):
-    assert reason in judge_heart(heart, RIGHT, LEFT)
+    assert reason in judge_heart(heart, RIGHT, LEFT, 1.0)

@@ -12,8 +12,19 @@ import pytest
 from lung_shapes import chest
 from sklearn.metrics import f1_score
 
+from cxr.anatomy.outline_network import build_outline_network
 from cxr.anatomy.outlines import outlines_from
-from tools.anatomy.examples import HEART, LEFT, NO_HEART_KNOWN, RIGHT, read_outlined, read_phantom, split_sides
+from tools import train_anatomy
+from tools.anatomy.examples import (
+    HEART,
+    LEFT,
+    NO_HEART_KNOWN,
+    RIGHT,
+    Examples,
+    read_outlined,
+    read_phantom,
+    split_sides,
+)
 from tools.anatomy.measures import dice, score_outlined, score_phantom, summary
 from tools.anatomy.randomisation import UNKNOWN, randomise
 from tools.train_anatomy import limits_of, main, make_batch, masked_loss
@@ -125,6 +136,13 @@ def test_limits_are_the_extremes_widened(outlined):
     examples = read_outlined(outlined, "train", 96)
     low, high = limits_of(examples)["share"]
     assert low == high == pytest.approx((MASKS[0] | MASKS[1]).mean())
+    right, left, heart = MASKS[0], MASKS[1], MASKS[2] & ~(np.arange(96) < 48)[np.newaxis]
+    flags = [RIGHT * right + LEFT * left + HEART * one for one in (MASKS[2], heart)]
+    hearts = Examples(np.zeros((2, 96, 96)), np.array(flags, np.uint8), np.ones(2), ["a", "b"])
+    widths = [np.ptp(np.nonzero(one)[1]) + 1 for one in (heart, MASKS[2])]
+    widths = [width / (np.ptp(np.nonzero(right | left)[1]) + 1) for width in widths]
+    margin = 0.25 * (widths[1] - widths[0])
+    assert limits_of(hearts)["width"] == pytest.approx((widths[0] - margin, widths[1] + margin))
 
 
 def test_scores_of_perfect_and_of_no_outlines(outlined, phantom):
@@ -140,6 +158,33 @@ def test_batches_depend_on_their_seed_alone(outlined):
     first, again, other = (make_batch(sources, {"outlined": 2}, [0, 1, step])[0] for step in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_stopped_training_ends_as_if_it_had_not_been_stopped(outlined, tmp_path, monkeypatch):
+    sources, batches = {"outlined": read_outlined(outlined, "train", 32)}, []
+    monkeypatch.setattr(train_anatomy, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(train_anatomy, "make_batch", lambda *args: batches.append(args[2]) or make_batch(*args))
+
+    def run(name):
+        keras.utils.set_random_seed(1)
+        network = build_outline_network(32, widths=(4, 6))
+        return train_anatomy.train(network, sources, {"outlined": 2}, 4, 0.01, [0], tmp_path / name).get_weights()
+
+    whole = run("whole.keras")
+    batches.clear()
+
+    def stop(*args):
+        if args[2][-1] == 3:
+            raise KeyboardInterrupt
+        return make_batch(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_anatomy, "make_batch", stop)
+        run("stopped.keras")
+    resumed = run("stopped.keras")
+    assert batches == [[0, 2], [0, 3]]
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_what_cannot_be_read_is_said(tmp_path, capsys):

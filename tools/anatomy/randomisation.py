@@ -14,11 +14,14 @@ from tools.anatomy.examples import NO_HEART_KNOWN
 UNKNOWN = -1.0  # of a target that the loss leaves out
 
 
-def randomise(picture: np.ndarray, flags: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def randomise(
+    picture: np.ndarray, flags: np.ndarray, rng: np.random.Generator, *, overexposed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Change a picture and its outlines together.
 
     Args:
         picture, flags: uint8 (size, size), of Examples.
+        overexposed: at times cut bright or dark grey levels off, so that the middle or the lungs show nothing.
     Returns: float32 (size, size), whole numbers of 0 to 255; float32 (size / 2, size / 2, 3), the share of each cell
         that a structure covers, UNKNOWN where nobody outlined it.
     """
@@ -35,6 +38,9 @@ def randomise(picture: np.ndarray, flags: np.ndarray, rng: np.random.Generator) 
     target = cv2.resize(np.stack(targets, axis=-1), (size // STRIDE, size // STRIDE), interpolation=cv2.INTER_AREA)
     if flags[0, 0] & NO_HEART_KNOWN:
         target[..., 2] = UNKNOWN
+    if overexposed and rng.random() < 0.5:
+        low, high = np.percentile(image, [rng.uniform(0, 20), rng.uniform(55, 99)])
+        image = np.clip((image - low) * np.float32(255 / max(high - low, 1.0)), 0, 255)
     hide(image, rng)
     image = expose(image, rng)
     overlay(image, rng)
