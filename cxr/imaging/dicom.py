@@ -54,6 +54,8 @@ NEUTRAL_WORDS = frozenset(
 FRONTAL_CODES = {"272479007", "399348003", "399033003", "R-40888", "R-10214", "R-10206", "R-10202"}
 LATERAL_VIEW = "The file is marked as a lateral view; frontal views (PA or AP) are expected."
 OTHER_VIEW = "The file is marked as a view that is not known to be frontal (PA or AP), such as oblique or decubitus."
+OTHER_BODY_PART = "The file is marked as another part of the body than the chest."
+NO_FRONTAL_CHEST = (LATERAL_VIEW, OTHER_VIEW, OTHER_BODY_PART)  # what the models of this project are not made for
 
 MAX_START_BYTES = 2**20  # hold group 2, which no other part of the file precedes
 NEEDED = (
@@ -128,10 +130,7 @@ def _describe(dataset: Dataset) -> list[str]:
     view = _view_notice(dataset)
     checks = [
         (text(dataset, "Modality") not in RADIOGRAPHY, "The file is not marked as a radiograph (CR, DX, DR or RG)."),
-        (
-            body_part and not body_part.startswith(CHEST),
-            "The file is marked as another part of the body than the chest.",
-        ),
+        (body_part and not body_part.startswith(CHEST), OTHER_BODY_PART),
         (view, view),
         (
             text(dataset, "PresentationIntentType") == "FOR PROCESSING",

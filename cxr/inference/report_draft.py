@@ -1,0 +1,195 @@
+"""A report draft in the form that readers know: which sentences an answer is given, each with its numbers.
+
+Owns what is said; how it is said is in cxr.inference.sentences. Nothing is said that no number of the answer supports.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr.imaging.dicom import NO_FRONTAL_CHEST
+from cxr.inference import sentences as say
+from cxr.inference.draft_findings import (
+    MAX_NAMED,
+    DraftedFinding,
+    Number,
+    Sentence,
+    about_below,
+    about_outlines,
+    about_ratio,
+    about_reached,
+    drafted_findings,
+    impression,
+    shown_name,
+)
+from cxr.inference.explanation import Explanation, results_that_apply
+from cxr.network.model_info import ModelInfo
+
+DEFAULT, CHOSEN = "default", "chosen"  # threshold rules
+INPUT_CHECK_LIMIT = 1.0  # of Explanation.input_check
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class ReportDraft:
+    """A draft of a report, and the threshold rule that it goes by."""
+
+    rule: str
+    opening: str
+    sections: tuple[Section, ...]
+    closing: str
+
+    @property
+    def text(self) -> str:
+        """Return all of it as plain text, the disclaimer at both ends."""
+        parts = ["\n".join([one.title.upper(), *(said.text for said in one.sentences)]) for one in self.sections]
+        return "\n\n".join([self.opening, *parts, self.closing]) + "\n"
+
+
+def draft_report(
+    info: ModelInfo,
+    explanation: Explanation,
+    notices: Sequence[str],
+    width: int,
+    height: int,
+    *,
+    chosen: bool = False,
+) -> ReportDraft:
+    """Draft a report on one radiograph of width x height pixels.
+
+    No statement about findings is made where the input check speaks, or the file is marked as no frontal chest.
+
+    Args:
+        notices: of the decoder.
+        chosen: go by the thresholds chosen on the validation split, where there are any; else by the common one.
+    Raises:
+        ArithmeticError: a probability is not finite.
+    """
+    if not np.isfinite(explanation.probabilities).all():
+        raise ArithmeticError("Expected finite probabilities from the model.")
+    chosen = chosen and any(one is not None for one in info.thresholds)
+    ranked = drafted_findings(info, explanation, chosen=chosen)
+    reasons = [say.UNLIKE_TRAINING] if explanation.fails_input_check else []
+    reasons += [say.NO_FRONTAL_VIEW] if set(notices) & set(NO_FRONTAL_CHEST) else []
+    technique = _technique(info, explanation, (width, height), ranked, chosen=chosen)
+    if reasons:
+        numbers, test_set = _reasons(explanation, notices), None
+        findings = [Sentence(say.no_statement(reasons), numbers)]
+        summed_up = [Sentence(say.NO_IMPRESSION, numbers)]
+    else:
+        test_set = results_that_apply(info, explanation)
+        technique += about_outlines(explanation)
+        findings = [
+            *about_reached(ranked),
+            *about_below(ranked, chosen=chosen),
+            *about_ratio(explanation, width, height),
+        ]
+        summed_up = impression(ranked, notices, chosen=chosen)
+    technique += [Sentence(say.notice(one), (Number(say.NUM_NOTICES, len(notices)),)) for one in notices]
+    sections = {
+        say.TECHNIQUE: technique,
+        say.COMPARISON: [Sentence(say.NO_COMPARISON, (Number(say.NUM_EARLIER, 0),))],
+        say.FINDINGS: findings,
+        say.IMPRESSION: summed_up,
+        say.LIMITS: _limits(info, ranked, test_set, chosen=chosen),
+    }
+    return ReportDraft(
+        CHOSEN if chosen else DEFAULT,
+        say.OPENING,
+        tuple(Section(title, tuple(said)) for title, said in sections.items()),
+        say.CLOSING,
+    )
+
+
+def _technique(
+    info: ModelInfo,
+    explanation: Explanation,
+    size: tuple[int, int],
+    ranked: Sequence[DraftedFinding],
+    *,
+    chosen: bool,
+) -> list[Sentence]:
+    """Say what was looked at, by which rule, and what is known of the picture beforehand."""
+    numbers = (*map(Number, (say.WIDTH, say.HEIGHT, say.MODEL_SIDE), (*size, info.image_size)),)
+    said = [Sentence(say.picture(*size, info.image_size), numbers), _rule(info, ranked, chosen=chosen)]
+    if explanation.input_check is None:
+        said.append(Sentence(say.NOT_CHECKED, (Number(say.NUM_CHECKED, 0),)))
+    else:
+        said.append(Sentence(say.input_check(explanation.input_check, INPUT_CHECK_LIMIT), _input_check(explanation)))
+    return said
+
+
+def _rule(info: ModelInfo, ranked: Sequence[DraftedFinding], *, chosen: bool) -> Sentence:
+    """Say which threshold rule is in force."""
+    num_findings = Number(say.NUM_FINDINGS, len(ranked))
+    if not chosen:
+        text = say.rule_for_all(info.threshold, len(ranked))
+        return Sentence(text, (Number(say.COMMON_THRESHOLD, info.threshold), num_findings))
+    found = [one for one in info.thresholds if one is not None]
+    without = [shown_name(name) for name, one in zip(info.findings, info.thresholds, strict=True) if one is None]
+    numbers = (Number(say.LOWEST_THRESHOLD, min(found)), Number(say.HIGHEST_THRESHOLD, max(found)))
+    text = say.rule_per_finding(min(found), max(found), without[:MAX_NAMED], len(without[MAX_NAMED:]), info.threshold)
+    return Sentence(text, (*numbers, Number(say.COMMON_THRESHOLD, info.threshold), num_findings))
+
+
+def _input_check(explanation: Explanation) -> tuple[Number, ...]:
+    return (Number(say.INPUT_CHECK, explanation.input_check), Number(say.INPUT_CHECK_LIMIT, INPUT_CHECK_LIMIT))
+
+
+def _reasons(explanation: Explanation, notices: Sequence[str]) -> tuple[Number, ...]:
+    """Return the numbers for which no statement is made."""
+    numbers = _input_check(explanation) if explanation.fails_input_check else ()
+    num_marked = sum(one in NO_FRONTAL_CHEST for one in notices)
+    return (*numbers, Number(say.NUM_VIEW_NOTICES, num_marked)) if num_marked else numbers
+
+
+def _limits(info: ModelInfo, ranked: Sequence[DraftedFinding], test_set: str | None, *, chosen: bool) -> list[Sentence]:
+    """Say what the model cannot judge, and how good it was on radiographs like this one."""
+    said = [
+        Sentence(say.only_these(len(ranked)), (Number(say.NUM_FINDINGS, len(ranked)),)),
+        Sentence(say.ONE_PICTURE, (Number(say.NUM_PICTURES, 1),)),
+    ]
+    if test_set is None:
+        return [*said, Sentence(say.NO_TEST_SET, (Number(say.NUM_TEST_SETS, 0),))]
+    names = {one.column: one.name for one in [one for one in ranked if one.reached][:MAX_NAMED]}
+    numbers, parts = _test_results(info.test_sets[test_set], names, chosen=chosen)
+    num_images = _number(info.test_sets[test_set].get("num_images"))
+    if parts and num_images is not None:
+        radiographs = say.test_set(str(info.test_sets[test_set].get("description") or ""), test_set)
+        text = say.test_results(int(num_images), radiographs, parts)
+        said.append(Sentence(text, (Number(say.NUM_TEST_PICTURES, int(num_images)), *numbers)))
+    return said
+
+
+def _test_results(results: dict[str, object], names: dict[str, str], *, chosen: bool) -> tuple[list[Number], list[str]]:
+    """Collect how good the model was on a test set.
+
+    Args:
+        names: of the findings that reach their thresholds, as they are shown; all are spoken of together where none.
+    Returns: the numbers, and the parts of a sentence.
+    """
+    kinds = {kind: results.get(f"{kind}_chosen" if chosen else kind) for kind in ("sensitivity", "specificity")}
+    numbers, parts = [], []
+    for name, shown in names.items():
+        found = {
+            say.RESULTS[kind]: _number(values.get(name)) if isinstance(values, dict) else None
+            for kind, values in {"auroc": results.get("auroc"), **kinds}.items()
+        }
+        parts.append(say.test_results_of(shown, found))
+        numbers += [Number(say.test_result(kind, shown), value) for kind, value in found.items() if value is not None]
+    mean, num_defined = _number(results.get("mean_auroc")), _number(results.get("num_defined"))
+    if not names and mean is not None and num_defined is not None:
+        numbers += [Number(say.MEAN_AUROC, mean), Number(say.NUM_DEFINED, int(num_defined))]
+        parts.append(say.mean_auroc(mean, int(num_defined)))
+    return numbers, parts
+
+
+def _number(value: object) -> float | None:
+    """Return a value of the model file's records where it is a number."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
