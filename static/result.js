@@ -1,6 +1,7 @@
 // The result page: takes the server's markup and makes it answer at once.
 
 import { csvOf, markAsDrawn, save, stemOf } from "./downloads.js";
+import { startDrafts } from "./draft.js";
 import { Viewer } from "./viewer.js";
 
 const drawing = JSON.parse(document.getElementById("drawing").textContent);
@@ -75,6 +76,7 @@ function download(button) {
 document.querySelectorAll("input[class^='rule']").forEach((radio) => radio.addEventListener("change", chooseRule));
 document.querySelectorAll("[data-download]").forEach((button) => button.addEventListener("click", () => download(button)));
 document.querySelectorAll("[data-print]").forEach((button) => button.addEventListener("click", () => window.print()));
+startDrafts(answerOf, speak);
 if (summary) {
   summary.querySelector(".downloads").hidden = sections.length === 0;
   window.addEventListener("hashchange", () => follow(true));

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
-from cxr.anatomy.places import Place, Region, places_of
+from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG
+from cxr.anatomy.places import Place, Region
 from cxr.data.columns import display_name
 from cxr.inference import sentences as say
 from cxr.inference.explanation import Explanation, rank_findings
@@ -64,8 +65,7 @@ class DraftedFinding:
 def drafted_findings(info: ModelInfo, explanation: Explanation, *, chosen: bool) -> list[DraftedFinding]:
     """Collect the findings, most probable first."""
     own = info.thresholds or (None,) * len(info.findings)
-    maps, outlines = explanation.heatmaps, explanation.outlines
-    places = [None] * len(own) if maps is None or outlines is None else places_of(maps, outlines)
+    maps, places = explanation.heatmaps, explanation.places
     found = []
     for k in rank_findings(explanation.probabilities):
         probability = explanation.probabilities[k]
@@ -169,8 +169,9 @@ def about_outlines(explanation: Explanation) -> list[Sentence]:
     outlines = explanation.outlines
     if outlines is None or not outlines.lungs_credible:
         return []
-    organs = say.ORGANS if outlines.heart_credible else say.ORGANS[:2]
-    shares = [(organ, float((outlines.labels == label).mean())) for label, organ in enumerate(organs, 1)]
+    masks = [outlines.labels == RIGHT_LUNG, outlines.labels == LEFT_LUNG]
+    masks += [outlines.heart] if outlines.heart_credible else []
+    shares = [(organ, float(mask.mean())) for organ, mask in zip(say.ORGANS, masks, strict=False)]
     return [Sentence(say.outlined(shares), tuple(Number(say.share_of_picture(one), share) for one, share in shares))]
 
 

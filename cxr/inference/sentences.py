@@ -265,11 +265,11 @@ def cardiothoracic(ratio: float) -> str:
 
 
 def no_places(reason: str) -> str:
-    return f"No places and no cardiothoracic ratio are given: {reason}"
+    return f"{reason} So no places and no cardiothoracic ratio are given."
 
 
 def no_ratio(reason: str) -> str:
-    return f"No cardiothoracic ratio is given: {reason}"
+    return f"{reason} So no cardiothoracic ratio is given."
 
 
 # Impression

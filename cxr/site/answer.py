@@ -21,6 +21,7 @@ from cxr.inference.explanation import (
     rank_findings,
     results_that_apply,
 )
+from cxr.inference.report_draft import CHOSEN, ReportDraft, draft_report
 from cxr.network.model_info import ModelInfo, info_to_json
 
 NUM_OVERLAYS = 3
@@ -59,7 +60,38 @@ def build_answer(info: ModelInfo, explanation: Explanation, picture: DecodedPict
         "outlines": _outlines(explanation.outlines, width, height),
         "cardiothoracic_ratio": _ratio(explanation.outlines, width, height),
         "disclaimer": info.disclaimer,
+        **_reports(info, explanation, picture),
     }
+
+
+def _reports(info: ModelInfo, explanation: Explanation, picture: DecodedPicture) -> dict[str, object]:
+    """Draft the report by the common threshold, and by the chosen ones where there are any."""
+    height, width = picture.radiograph.shape
+    drafts = [
+        draft_report(info, explanation, picture.notices, width, height, chosen=chosen) for chosen in (False, True)
+    ]
+    report, chosen_report = map(_draft, drafts)
+    return {"report": report, "chosen_report": chosen_report if drafts[1].rule == CHOSEN else None}
+
+
+def _draft(draft: ReportDraft) -> dict[str, object]:
+    sections = [
+        {
+            "title": section.title,
+            "sentences": [
+                {"text": said.text, "numbers": [{"name": one.name, "value": _plain(one.value)} for one in said.numbers]}
+                for said in section.sentences
+            ],
+        }
+        for section in draft.sections
+    ]
+    ends = {"opening": draft.opening, "closing": draft.closing}
+    return {"rule": draft.rule, "text": draft.text, **ends, "sections": sections}
+
+
+def _plain(value: float) -> float:
+    """Leave counts whole."""
+    return value if isinstance(value, int) else _rounded(value)
 
 
 def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: float | None) -> dict[str, object]:

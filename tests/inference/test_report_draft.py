@@ -44,11 +44,12 @@ INFO = ModelInfo(
 
 def outlines(*, lungs: bool = True, heart: bool = True) -> Outlines:
     """Lungs of 24 rows each, the heart between them and over the left one: widths 20 of 40 cells."""
-    labels = np.zeros((48, 64), np.uint8)
+    labels, whole_heart = np.zeros((48, 64), np.uint8), np.zeros((48, 64), bool)
+    whole_heart[26:36, 26:46] = True
+    labels[whole_heart] = HEART
     labels[12:36, 12:28], labels[12:36, 36:52] = RIGHT_LUNG, LEFT_LUNG
-    labels[26:36, 26:46] = HEART
-    reason = None if lungs and heart else "The heart reaches the edge." if lungs else "Only one lung was found."
-    return Outlines(labels, lungs, heart, reason)
+    reason = "No outline of the heart: it was not found." if lungs else "No outline: the left lung was not found."
+    return Outlines(labels, whole_heart, lungs, heart, None if lungs and heart else reason)
 
 
 def heat(*cells: tuple[int, int, float], size: tuple[int, int] = (12, 16)) -> np.ndarray:
@@ -188,7 +189,8 @@ def numbers_of(info: ModelInfo, explanation: Explanation, notices: tuple[str, ..
         found |= {results["num_images"], results["mean_auroc"], results["num_defined"]}
         found |= {value for kind in results.values() if isinstance(kind, dict) for value in kind.values()}
     if explanation.outlines is not None:
-        found |= {float((explanation.outlines.labels == label).mean()) for label in (1, 2, 3)}
+        masks = [explanation.outlines.labels == RIGHT_LUNG, explanation.outlines.labels == LEFT_LUNG]
+        found |= {float(mask.mean()) for mask in (*masks, explanation.outlines.heart)}
         found.add(2 * explanation.outlines.lungs_credible + explanation.outlines.heart_credible)
         ratio = cardiothoracic_ratio(explanation.outlines, 1024, 768)
         found |= set() if ratio is None else {ratio.ratio}
