@@ -55,6 +55,7 @@ from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.outputs.answer_writer import AnswerWriter
 from cxr.outputs.box_file import BoxFile
 from cxr.outputs.dicom_files import DicomFiles
+from cxr.outputs.draft_files import DraftFiles
 from cxr.outputs.mask_files import MaskFiles
 from cxr.outputs.overlay_files import OverlayFiles
 from cxr.system.hdf5_guard import MemoryShortError
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_PATH", "explain", "heatmaps", "main", "overlay_heatmap"]
 
+OUTPUT_OPTIONS = ("finding", "top", "all", "panel", "own_peak", "report", "chosen_thresholds")
 MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start
 MODEL_PATH = Path(__file__).resolve().parent / "model" / "chest_xray_densenet_model.h5"
 ANATOMY_PATH = MODEL_PATH.with_name("anatomy.h5")  # outlines lungs and heart; the answers do without it
@@ -116,6 +118,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="a PNG of each radiograph's name and size: 0 outside, 80 right lung, 160 left lung, 240 heart; all 0 "
         "where no two lungs are found",
     )
+    parser.add_argument("--report", action="store_true", help="a draft of a report on each image, as text")
+    parser.add_argument(
+        "--chosen-thresholds",
+        action="store_true",
+        help="let --report go by the thresholds chosen on the validation split, not by the common one",
+    )
     parser.add_argument(
         "--own-peak",
         action="store_true",
@@ -134,7 +142,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=ANATOMY_PATH,
         metavar="FILE",
-        help="model that outlines lungs and heart, for --masks-out, --panel and the column zone (default: "
+        help="model that outlines lungs and heart, for --masks-out, --panel, --report and the column zone (default: "
         "model/anatomy.h5)",
     )
     parser.add_argument(
@@ -198,7 +206,7 @@ def _outline_model(args: argparse.Namespace) -> "OutlineModel | None":
 
     Raises: ModelFileError where --masks-out needs it; else a line, and the answers go without outlines.
     """
-    if not (args.masks_out or args.panel or "zone" in args.columns):
+    if not (args.masks_out or args.panel or args.report or "zone" in args.columns):
         return None
     from cxr.anatomy.outline_model import OutlineModel
 
@@ -270,7 +278,7 @@ def _job(
 ) -> dict[str, object]:
     """Collect what the answers and the outputs of a run depend on, beside the files."""
     name, file = next(iter(named.items()))
-    outputs = {option: getattr(args, option) for option in ("finding", "top", "all", "panel", "own_peak")}
+    outputs = {option: getattr(args, option) for option in OUTPUT_OPTIONS}
     for option in ("boxes_out", "dicom_out", "masks_out"):
         outputs[option] = (path := getattr(args, option)) and os.path.abspath(path)  # noqa: PTH100
     outputs["anatomy"] = outline_model and outline_model.info.digest
@@ -294,6 +302,8 @@ def _writers(
         from cxr.outputs.panel_files import PanelFiles
 
         writers.append(PanelFiles(outputs, info, choose, own_peak=args.own_peak))
+    if args.report:
+        writers.append(DraftFiles(outputs, info, chosen=args.chosen_thresholds))
     if args.boxes_out:
         in_boxes = choose if wanted is not None or args.all or args.top else partial(above_threshold, info)
         replaced = named.keys() - table.marks.keys()

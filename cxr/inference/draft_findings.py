@@ -17,7 +17,6 @@ from cxr.inference.explanation import Explanation, rank_findings
 from cxr.network.model_info import ModelInfo
 
 MAX_NAMED = 14  # findings that one sentence names
-MOSTLY_OUTSIDE = 0.5  # share of the heat inside lungs and heart below which it is said that most lies outside
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _place(one: DraftedFinding) -> tuple[list[str], list[Number]]:
         words = [say.one_place(largest, place.largest_share, inside)]
     else:
         words = [say.two_places(_words(place.peak), largest, place.largest_share, inside)]
-    words += [say.MOSTLY_OUTSIDE] if inside < MOSTLY_OUTSIDE else []
+    words += [say.MUCH_OUTSIDE] if place.much_outside else []
     numbers.append(Number(say.share_in(one.name, largest), place.largest_share))
     return words, [*numbers, Number(say.share_inside(one.name), inside)]
 
@@ -213,6 +212,6 @@ def impression(ranked: Sequence[DraftedFinding], notices: Sequence[str], *, chos
 def _short_place(one: DraftedFinding) -> str:
     """Name the region of a finding's heat where peak and largest part agree on one inside lungs and heart, else ""."""
     place = one.place
-    if place is None or place.peak != place.largest or place.share_inside < MOSTLY_OUTSIDE:
+    if place is None or place.peak != place.largest or place.much_outside:
         return ""
     return _words(place.largest)

@@ -203,7 +203,7 @@ def _inside(share: float) -> str:
     return f"Of the heat, {percent(share)} lies inside lungs and heart."
 
 
-MOSTLY_OUTSIDE = "Most of it lies outside: the model may go by a marker, a border or a device."
+MUCH_OUTSIDE = "Much of it lies outside: the model may go by a marker, a border or a device."
 
 
 def region(side: str, zone: str) -> str:
