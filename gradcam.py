@@ -6,6 +6,7 @@
     python gradcam.py images/ --boxes-out boxes.csv     # and boxes around what is hot, in NIH's format
     python gradcam.py study/ --dicom-out results/       # Secondary Capture and SR of each DICOM radiograph
     python gradcam.py images/ --masks-out masks         # and lungs and heart as masks
+    python gradcam.py images/ --report                  # and a draft of a report on each
 
 In Python:
 

@@ -93,7 +93,7 @@ def test_each_sentence_shows_its_numbers_to_pointer_keyboard_and_finger(page, dr
         said.nth(position).hover()
         assert numbers.is_visible()
         assert numbers.locator("b").count() == len(sentence.numbers)
-        names = [words(re.sub(r"\\S+$", "", line)) for line in numbers.locator("> span").all_inner_texts()]
+        names = [words(re.sub(r"\S+$", "", line)) for line in numbers.locator("> span").all_inner_texts()]
         assert names == [words(one.name) for one in sentence.numbers]
     page.mouse.move(0, 0)
     said.nth(0).focus()
