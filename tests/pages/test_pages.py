@@ -91,10 +91,10 @@ def test_a_sample_tells_its_label_after_the_answer(page):
     assert page.locator(".findings tr:has(.tag) label").all_inner_texts() == [label]
 
 
-def test_the_print_view_is_one_page(page):
+def test_the_print_view_is_a_page_and_one_for_the_report_draft(page):
     analyse(page, upload_of(7))
     report = page.pdf(prefer_css_page_size=True, print_background=True)
-    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", report)) == 1
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", report)) == 2
 
 
 # Several files
