@@ -17,6 +17,9 @@ from cxr.inference.explanation import Explanation, rank_findings
 from cxr.network.model_info import ModelInfo
 
 MAX_NAMED = 14  # findings that one sentence names
+# Share of the heat in a region below which it is spread out, and the impression names no place: below it the region of
+# peak and largest part was under the reader's box in 26 of 32 of NIH's cases, from here on in 15 of 16.
+SPREAD_OUT = 0.3
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,9 @@ def _place(one: DraftedFinding) -> tuple[list[str], list[Number]]:
         return [], numbers
     place = one.place
     largest, inside = _words(place.largest), place.share_inside
-    if place.peak == place.largest:
+    if place.largest_share < SPREAD_OUT:
+        words = [say.spread_out(_words(place.peak), place.largest_share, inside)]
+    elif place.peak == place.largest:
         words = [say.one_place(largest, place.largest_share, inside)]
     else:
         words = [say.two_places(_words(place.peak), largest, place.largest_share, inside)]
@@ -210,8 +215,8 @@ def impression(ranked: Sequence[DraftedFinding], notices: Sequence[str], *, chos
 
 
 def _short_place(one: DraftedFinding) -> str:
-    """Name the region of a finding's heat where peak and largest part agree on one inside lungs and heart, else ""."""
+    """Name the region of a finding's heat where peak and a large part of it agree, and most is inside; else ""."""
     place = one.place
-    if place is None or place.peak != place.largest or place.much_outside:
+    if place is None or place.peak != place.largest or place.largest_share < SPREAD_OUT or place.much_outside:
         return ""
     return _words(place.largest)

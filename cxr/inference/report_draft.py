@@ -79,11 +79,12 @@ def draft_report(
     reasons += [say.NO_FRONTAL_VIEW] if set(notices) & set(NO_FRONTAL_CHEST) else []
     technique = _technique(info, explanation, (width, height), ranked, chosen=chosen)
     if reasons:
-        numbers, test_set = _reasons(explanation, notices), None
+        numbers, test_set, reached = _reasons(explanation, notices), None, []
         findings = [Sentence(say.no_statement(reasons), numbers)]
         summed_up = [Sentence(say.NO_IMPRESSION, numbers)]
     else:
         test_set = results_that_apply(info, explanation)
+        reached = [one for one in ranked if one.reached][:MAX_NAMED]
         technique += about_outlines(explanation)
         findings = [
             *about_reached(ranked),
@@ -97,7 +98,7 @@ def draft_report(
         say.COMPARISON: [Sentence(say.NO_COMPARISON, (Number(say.NUM_EARLIER, 0),))],
         say.FINDINGS: findings,
         say.IMPRESSION: summed_up,
-        say.LIMITS: _limits(info, ranked, test_set, chosen=chosen),
+        say.LIMITS: _limits(info, explanation, reached, test_set, chosen=chosen),
     }
     return ReportDraft(
         CHOSEN if chosen else DEFAULT,
@@ -149,45 +150,75 @@ def _reasons(explanation: Explanation, notices: Sequence[str]) -> tuple[Number, 
     return (*numbers, Number(say.NUM_VIEW_NOTICES, num_marked)) if num_marked else numbers
 
 
-def _limits(info: ModelInfo, ranked: Sequence[DraftedFinding], test_set: str | None, *, chosen: bool) -> list[Sentence]:
-    """Say what the model cannot judge, and how good it was on radiographs like this one."""
+def _limits(
+    info: ModelInfo, explanation: Explanation, reached: Sequence[DraftedFinding], test_set: str | None, *, chosen: bool
+) -> list[Sentence]:
+    """Say what the model cannot judge, and how good it was on radiographs like this one.
+
+    Args:
+        reached: the findings that the draft says reach their thresholds.
+    """
+    num_findings = len(info.findings)
     said = [
-        Sentence(say.only_these(len(ranked)), (Number(say.NUM_FINDINGS, len(ranked)),)),
+        Sentence(say.only_these(num_findings), (Number(say.NUM_FINDINGS, num_findings),)),
         Sentence(say.ONE_PICTURE, (Number(say.NUM_PICTURES, 1),)),
     ]
+    results = {} if test_set is None else info.test_sets[test_set]
     if test_set is None:
-        return [*said, Sentence(say.NO_TEST_SET, (Number(say.NUM_TEST_SETS, 0),))]
-    names = {one.column: one.name for one in [one for one in ranked if one.reached][:MAX_NAMED]}
-    numbers, parts = _test_results(info.test_sets[test_set], names, chosen=chosen)
-    num_images = _number(info.test_sets[test_set].get("num_images"))
-    if parts and num_images is not None:
-        radiographs = say.test_set(str(info.test_sets[test_set].get("description") or ""), test_set)
-        text = say.test_results(int(num_images), radiographs, parts)
-        said.append(Sentence(text, (Number(say.NUM_TEST_PICTURES, int(num_images)), *numbers)))
+        said.append(Sentence(say.NO_TEST_SET, (Number(say.NUM_TEST_SETS, 0),)))
+    else:
+        said += _test_results(results, test_set, reached, chosen=chosen)
+    if any(one.place for one in reached):
+        rows, columns = explanation.heatmaps.shape[1:]
+        numbers = Number(say.NUM_ROWS, rows), Number(say.NUM_COLUMNS, columns)
+        said += [Sentence(say.places_are_rough(rows, columns), numbers), *_pointing(results)]
     return said
 
 
-def _test_results(results: dict[str, object], names: dict[str, str], *, chosen: bool) -> tuple[list[Number], list[str]]:
-    """Collect how good the model was on a test set.
+def _test_results(
+    results: dict[str, object], test_set: str, reached: Sequence[DraftedFinding], *, chosen: bool
+) -> list[Sentence]:
+    """Say how good the model was on a test set: over all findings, and for those that reach their thresholds."""
+    num_images = _number(results.get("num_images"))
+    if num_images is None:
+        return []
+    kinds = {say.RESULTS["auroc"]: "auroc"}
+    kinds |= {say.RESULTS[kind]: f"{kind}_chosen" if chosen else kind for kind in ("sensitivity", "specificity")}
+    by_finding = {
+        kind: results.get(name) if isinstance(results.get(name), dict) else {} for kind, name in kinds.items()
+    }
+    found = {say.ALL_FINDINGS: {kind: _mean(values) for kind, values in by_finding.items()}}
+    for one in reached:
+        found[one.name] = {kind: _number(values.get(one.column)) for kind, values in by_finding.items()}
+    numbers = [
+        Number(say.result_of(kind, whose), value)
+        for whose, results_of_it in found.items()
+        for kind, value in results_of_it.items()
+        if value is not None
+    ]
+    parts = [say.results_of(whose, results_of_it) for whose, results_of_it in found.items()]
+    radiographs = say.test_set(str(results.get("description") or ""), test_set)
+    text = say.test_results(int(num_images), radiographs, parts)
+    return [Sentence(text, (Number(say.NUM_TEST_PICTURES, int(num_images)), *numbers))]
 
-    Args:
-        names: of the findings that reach their thresholds, as they are shown; all are spoken of together where none.
-    Returns: the numbers, and the parts of a sentence.
-    """
-    kinds = {kind: results.get(f"{kind}_chosen" if chosen else kind) for kind in ("sensitivity", "specificity")}
-    numbers, parts = [], []
-    for name, shown in names.items():
-        found = {
-            say.RESULTS[kind]: _number(values.get(name)) if isinstance(values, dict) else None
-            for kind, values in {"auroc": results.get("auroc"), **kinds}.items()
-        }
-        parts.append(say.test_results_of(shown, found))
-        numbers += [Number(say.test_result(kind, shown), value) for kind, value in found.items() if value is not None]
-    mean, num_defined = _number(results.get("mean_auroc")), _number(results.get("num_defined"))
-    if not names and mean is not None and num_defined is not None:
-        numbers += [Number(say.MEAN_AUROC, mean), Number(say.NUM_DEFINED, int(num_defined))]
-        parts.append(say.mean_auroc(mean, int(num_defined)))
-    return numbers, parts
+
+def _pointing(results: dict[str, object]) -> list[Sentence]:
+    """Say how often a heatmap's peak lay in a reader's box, where that was measured."""
+    pointing = results.get("pointing")
+    measured = pointing if isinstance(pointing, dict) else {}
+    found = [_number(measured.get(name)) for name in ("in_box", "num_cases", "random_in_box")]
+    if None in found:
+        return []
+    share, num_cases, at_random = found[0], int(found[1]), found[2]
+    names = (say.IN_BOX, say.NUM_BOXES, say.RANDOM_IN_BOX)
+    numbers = map(Number, names, (share, num_cases, at_random))
+    return [Sentence(say.pointing(share, num_cases, at_random), tuple(numbers))]
+
+
+def _mean(values: dict[str, object]) -> float | None:
+    """Return the mean over the findings for which a result is defined; None where it is for none."""
+    defined = [number for number in map(_number, values.values()) if number is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def _number(value: object) -> float | None:

@@ -83,7 +83,9 @@ NUM_HEATMAPS, NUM_OUTLINED = "heatmaps that could be computed", "organs outlined
 CARDIOTHORACIC = "cardiothoracic ratio"
 NUM_TEST_SETS, NUM_TEST_PICTURES = "test sets that are like this picture", "radiographs of the test set"
 RESULTS = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity"}
-MEAN_AUROC, NUM_DEFINED = "mean AUROC", "findings in the mean"
+ALL_FINDINGS = "average of all findings"  # whose results they are
+NUM_ROWS, NUM_COLUMNS = "rows of a heatmap", "columns of a heatmap"
+IN_BOX, NUM_BOXES, RANDOM_IN_BOX = "peaks inside the box", "readers' boxes", "random places inside the box"
 
 
 def probability_of(finding: str) -> str:
@@ -114,8 +116,8 @@ def share_of_picture(organ: str) -> str:
     return f"share of the picture: {organ}"
 
 
-def test_result(kind: str, finding: str) -> str:
-    return f"{kind} for {finding}"
+def result_of(kind: str, whose: str) -> str:
+    return f"{kind}, {whose}"
 
 
 # Technique
@@ -199,17 +201,27 @@ def two_places(peak: str, largest: str, share: float, inside: float) -> str:
     return f"Peak of its heatmap: {peak}; largest part of its heat ({percent(share)}): {largest}. {_inside(inside)}"
 
 
+def spread_out(peak: str, share: float, inside: float) -> str:
+    """Say that no region holds much of the heat: at most `share`."""
+    return (
+        f"Peak of its heatmap: {peak}; the heat is spread out, {percent(share)} at most in a region. {_inside(inside)}"
+    )
+
+
 def _inside(share: float) -> str:
     return f"Of the heat, {percent(share)} lies inside lungs and heart."
 
 
-MUCH_OUTSIDE = "Much of it lies outside: the model may go by a marker, a border or a device."
+MUCH_OUTSIDE = (
+    "Much of it lies outside: the outlines may leave out a part of a lung under an opacity, or the model may go by a "
+    "marker, a border or a device."
+)
 
 
 def region(side: str, zone: str) -> str:
     """Name a region of cxr.anatomy.places: a side and a zone."""
     if zone == "heart":
-        return "heart"
+        return "over the heart"
     if zone == "outside the lungs":
         return "between the lungs" if side == "middle" else f"outside the lungs, on the {side}"
     return f"{side} {zone}"
@@ -259,8 +271,8 @@ def _and_more(parts: Sequence[str], num_more: int) -> str:
 
 def cardiothoracic(ratio: float) -> str:
     return (
-        f"Cardiothoracic ratio by the outlines: {fixed(ratio)}. An AP view or a shallow breath enlarges it, and the "
-        "outline of the heart is a model's too."
+        f"Cardiothoracic ratio by the outlines: {fixed(ratio)}, to be believed only if they fit on the picture. An AP "
+        "view or a shallow breath enlarges it."
     )
 
 
@@ -335,14 +347,25 @@ def test_results(num_images: int, radiographs: str, parts: Sequence[str]) -> str
     return f"On the test radiographs most like this one ({exact(num_images)} {radiographs}): {'; '.join(parts)}."
 
 
-def test_results_of(finding: str, results: Mapping[str, float | None]) -> str:
-    """Write the results of one finding by their names; None where one is undefined."""
+def results_of(whose: str, results: Mapping[str, float | None]) -> str:
+    """Write results by their names; None where one is undefined."""
     parts = [f"{kind} {'n/a' if value is None else probability(value)}" for kind, value in results.items()]
-    return f"{finding} {', '.join(parts)}"
+    return f"{whose} {', '.join(parts)}"
 
 
-def mean_auroc(value: float, num_defined: int) -> str:
-    return f"mean AUROC of {num_defined} findings {probability(value)}"
+def places_are_rough(rows: int, columns: int) -> str:
+    return (
+        f"Places come from heatmaps of {rows} by {columns} cells: they say roughly where the model found its evidence, "
+        "not where a finding is."
+    )
+
+
+def pointing(share: float, num_cases: int, at_random: float) -> str:
+    """Say how often the peak lay in a reader's box, beside random places."""
+    return (
+        f"Of {num_cases} boxes that readers drew on those test radiographs, {percent(share)} had the peak of their "
+        f"finding's heatmap inside; of random places {percent(at_random)}."
+    )
 
 
 NO_TEST_SET = "No test result of the model applies to this picture."

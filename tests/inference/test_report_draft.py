@@ -25,14 +25,14 @@ FINDINGS = ("Effusion", "Mass", "Pleural_Thickening", "Cardiomegaly")
 TEST_SET = {
     "description": "radiographs of a hospital",
     "num_images": 1234,
-    "mean_auroc": 0.7341,
-    "num_defined": 3,
+    "pointing": {"num_cases": 114, "in_box": 0.6053, "random_in_box": 0.096},
     "auroc": {"Effusion": 0.8123, "Mass": 0.7012, "Pleural_Thickening": None, "Cardiomegaly": 0.6887},
     "sensitivity": {"Effusion": 0.0312, "Mass": 0.2, "Pleural_Thickening": None, "Cardiomegaly": 0.4512},
     "specificity": {"Effusion": 0.9989, "Mass": 0.9612, "Pleural_Thickening": None, "Cardiomegaly": 0.8912},
     "sensitivity_chosen": {"Effusion": 0.7212, "Mass": 0.3, "Pleural_Thickening": None, "Cardiomegaly": 0.51},
     "specificity_chosen": {"Effusion": 0.8389, "Mass": 0.91, "Pleural_Thickening": None, "Cardiomegaly": 0.85},
 }
+KINDS = ("auroc", "sensitivity", "specificity", "sensitivity_chosen", "specificity_chosen")
 INFO = ModelInfo(
     FINDINGS,
     224,
@@ -61,6 +61,7 @@ def heat(*cells: tuple[int, int, float], size: tuple[int, int] = (12, 16)) -> np
 
 
 RIGHT_UPPER, RIGHT_LOWER, LEFT_LOWER = (3, 4, 1.0), (8, 4, 1.0), (8, 12, 0.8)
+SPREAD = [(row, column, 1.0) for row in (3, 5, 8) for column in (4, 6, 9, 12)]
 CORNER = (1, 14, 1.5)  # above the left lung, where a marker is
 NOWHERE = heat()
 
@@ -91,6 +92,7 @@ CASES = {
     "several_chosen": (INFO, SEVERAL, (), True),
     "one_chosen_other_common": (INFO, answer((0.1712, 0.7, 0.002, 0.1), (heat(RIGHT_UPPER),) * 4), (), True),
     "bilateral": (INFO, answer((0.7, 0.1, 0.1, 0.1), (heat(RIGHT_UPPER, LEFT_LOWER, (7, 12, 0.8)),) * 4), ()),
+    "spread_out": (INFO, answer((0.7, 0.1, 0.1, 0.1), (heat(*SPREAD),) * 4), ()),
     "no_outline_model": (INFO, dataclasses.replace(ONE, outlines=None), ()),
     "no_credible_lungs": (INFO, dataclasses.replace(ONE, outlines=outlines(lungs=False, heart=False)), ()),
     "no_credible_heart": (INFO, dataclasses.replace(ONE, outlines=outlines(heart=False)), ()),
@@ -156,8 +158,7 @@ def answers(draw: st.DrawFn) -> tuple[ModelInfo, Explanation, tuple[str, ...], b
     maps = np.zeros((n, 12, 16), np.float32)
     for _ in range(random.integers(30)):
         maps[random.integers(n), random.integers(12), random.integers(16)] = share(random)
-    kinds = ("auroc", "sensitivity", "specificity", "sensitivity_chosen", "specificity_chosen")
-    results = {kind: dict(zip(names, each(), strict=True)) for kind in kinds}
+    results = {kind: dict(zip(names, each(), strict=True)) for kind in KINDS}
     info = dataclasses.replace(
         INFO,
         findings=names,
@@ -186,8 +187,10 @@ def numbers_of(info: ModelInfo, explanation: Explanation, notices: tuple[str, ..
     found |= set(map(float, np.float32([info.threshold, *(one or 0 for one in info.thresholds)])))
     found |= {*range(len(info.findings) + 1), len(notices)}  # so many findings reach a threshold, or do not
     for results in info.test_sets.values():
-        found |= {results["num_images"], results["mean_auroc"], results["num_defined"]}
-        found |= {value for kind in results.values() if isinstance(kind, dict) for value in kind.values()}
+        found |= {results["num_images"], *results["pointing"].values()}
+        for kind in KINDS:
+            defined = [value for value in results[kind].values() if value is not None]
+            found |= {*defined, float(np.mean(defined)) if defined else None}
     if explanation.outlines is not None:
         masks = [explanation.outlines.labels == RIGHT_LUNG, explanation.outlines.labels == LEFT_LUNG]
         found |= {float(mask.mean()) for mask in (*masks, explanation.outlines.heart)}
@@ -195,7 +198,7 @@ def numbers_of(info: ModelInfo, explanation: Explanation, notices: tuple[str, ..
         ratio = cardiothoracic_ratio(explanation.outlines, 1024, 768)
         found |= set() if ratio is None else {ratio.ratio}
     if explanation.heatmaps is not None:
-        found |= set(explanation.heatmaps.max(axis=(1, 2)).tolist())
+        found |= {*explanation.heatmaps.max(axis=(1, 2)).tolist(), *explanation.heatmaps.shape[1:]}
         places = [] if explanation.outlines is None else places_of(explanation.heatmaps, explanation.outlines)
         found |= {share for one in places if one for share in (one.largest_share, one.share_inside)}
     return found - {None}
@@ -306,4 +309,6 @@ def test_records_of_a_model_file_that_are_no_numbers_are_left_out():
     text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd}), ONE, ()).text
     assert "Effusion AUROC n/a, sensitivity n/a, specificity n/a" in text
     text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd | {"num_images": "many"}}), ONE, ()).text
-    assert "test radiographs" not in text
+    assert "test radiographs most like" not in text
+    text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd | {"pointing": {"in_box": 1}}}), ONE, ()).text
+    assert "boxes" not in text
