@@ -1,0 +1,102 @@
+"""gradcam.py over a folder: does a wide predictions.csv cost time? The narrow table, all columns, and boxes in turns.
+
+    python -m benchmarks.bench_table                            # 20 turns of 100 images each
+    python -m benchmarks.bench_table --count 10000 --turns 1    # as one large folder
+
+Model and pictures are the shipped ones, and the model is loaded once, so that only answers and outputs are timed.
+Every turn answers the same files with each kind of output, in an order drawn anew, so that whatever else the machine
+does falls on all of them alike: compare the ratios, which are medians over turns. Where much else runs, the
+processor's own time is the steadier of the two.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from cxr.inference.backend import choose_inference_backend
+from cxr.inference.table_columns import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+NARROW, WIDE, BOXES = "probabilities", "all columns", "all columns, and boxes"
+OPTIONS = {
+    NARROW: [],
+    WIDE: ["--columns", ",".join(COLUMNS)],
+    BOXES: ["--columns", ",".join(COLUMNS), "--boxes-out", "boxes.csv"],
+}
+
+
+def make_folder(folder: Path, image_dir: Path, count: int) -> None:
+    """Fill a folder with `count` files: the pictures of another one, again and again, under names of their own."""
+    pictures = sorted(image_dir.glob("*.png"))
+    for number, picture in zip(range(count), cycle(pictures), strict=False):
+        target = folder / f"{number:05}.png"
+        try:
+            os.link(picture, target)
+        except OSError:  # another disk
+            shutil.copyfile(picture, target)
+
+
+def time_turns(answer: Callable[[list[str]], None], folder: Path, turns: int) -> dict[str, list[tuple[float, float]]]:
+    """Return each turn's seconds by the clock and by the processor, for each kind of output."""
+    seconds: dict[str, list[tuple[float, float]]] = {kind: [] for kind in OPTIONS}
+    order = list(OPTIONS)
+    for _ in range(turns):
+        random.shuffle(order)
+        for kind in order:
+            with tempfile.TemporaryDirectory() as out, contextlib.chdir(out):
+                start, used = time.perf_counter(), time.process_time()
+                answer([str(folder), "--top", "0", "--out", out, *OPTIONS[kind]])
+                seconds[kind].append((time.perf_counter() - start, time.process_time() - used))
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="images of a turn (default: 100)")
+    parser.add_argument("--turns", type=int, default=20, metavar="N", help="turns of each kind (default: 20)")
+    parser.add_argument("--image-dir", type=Path, default=ROOT / "images", metavar="DIR", help="(default: images)")
+    args = parser.parse_args()
+    choose_inference_backend()
+    import gradcam
+    from cxr.inference.predictor import Predictor
+
+    predictor = Predictor(gradcam.MODEL_PATH, side_by_side=True)
+
+    def answer(arguments: list[str]) -> None:
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            code = gradcam.main(arguments)
+        if code:
+            raise SystemExit(f"gradcam.py ended with {code}: {' '.join(arguments)}")
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch("cxr.inference.predictor.Predictor", lambda *_, **__: predictor),
+    ):
+        make_folder(Path(folder), args.image_dir, args.count)
+        answer([folder, "--top", "0", "--out", f"{folder}/warm"])
+        shutil.rmtree(f"{folder}/warm")
+        seconds = time_turns(answer, Path(folder), args.turns)
+    print(f"{args.turns} turns of {args.count} images, {predictor.engine}")
+    for kind, times in seconds.items():
+        rate = args.count / statistics.median(clock for clock, _ in times)
+        pairs = [(np.array(narrow) / own).tolist() for narrow, own in zip(seconds[NARROW], times, strict=True)]
+        said = [
+            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            for ratios in zip(*pairs, strict=True)
+        ]
+        print(f"  {kind:24}{rate:6.1f} images/s; the narrow table's time over its own: clock {said[0]}, CPU {said[1]}")
+
+
+if __name__ == "__main__":
+    main()
