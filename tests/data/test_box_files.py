@@ -29,6 +29,7 @@ def test_boxes_are_read_however_the_file_is_written(tmp_path, content):
     assert second.finding == "Infiltrate"
 
 
+@pytest.mark.fault("C87")
 def test_boxes_in_pixels_of_another_picture_say_its_size_and_further_columns_are_passed_over(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text(
@@ -41,6 +42,7 @@ def test_boxes_in_pixels_of_another_picture_say_its_size_and_further_columns_are
     assert (second.image, second.finding, second.width, second.height) == ("=b.png", "Mass, left", 0.5, 0.5)
 
 
+@pytest.mark.fault("C87")
 @pytest.mark.parametrize(
     ("header", "cells", "message"),
     [
