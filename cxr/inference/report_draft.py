@@ -182,24 +182,25 @@ def _test_results(
     num_images = _number(results.get("num_images"))
     if num_images is None:
         return []
-    kinds = {say.RESULTS["auroc"]: "auroc"}
-    kinds |= {say.RESULTS[kind]: f"{kind}_chosen" if chosen else kind for kind in ("sensitivity", "specificity")}
-    by_finding = {
-        kind: results.get(name) if isinstance(results.get(name), dict) else {} for kind, name in kinds.items()
-    }
-    found = {say.ALL_FINDINGS: {kind: _mean(values) for kind, values in by_finding.items()}}
-    for one in reached:
-        found[one.name] = {kind: _number(values.get(one.column)) for kind, values in by_finding.items()}
-    numbers = [
-        Number(say.result_of(kind, whose), value)
-        for whose, results_of_it in found.items()
-        for kind, value in results_of_it.items()
-        if value is not None
-    ]
-    parts = [say.results_of(whose, results_of_it) for whose, results_of_it in found.items()]
+    names = ("auroc", *(f"{kind}_chosen" if chosen else kind for kind in ("sensitivity", "specificity")))
+    kinds = [results[name] if isinstance(results.get(name), dict) else {} for name in names]
+    average = [_mean(values) for values in kinds]
     radiographs = say.test_set(str(results.get("description") or ""), test_set)
-    text = say.test_results(int(num_images), radiographs, parts)
-    return [Sentence(text, (Number(say.NUM_TEST_PICTURES, int(num_images)), *numbers))]
+    text = say.test_results(int(num_images), radiographs, average)
+    numbers = (Number(say.NUM_TEST_PICTURES, int(num_images)), *_results(say.ALL_FINDINGS, average))
+    said = [Sentence(text, numbers)]
+    found = {one.name: [_number(values.get(one.column)) for values in kinds] for one in reached}
+    if found:
+        of_each = [number for name, values in found.items() for number in _results(name, values)]
+        # One number at least: where all are undefined, how many findings it is said of.
+        said.append(Sentence(say.results_of_reached(found), (Number(say.NUM_REACHED, len(found)), *of_each)))
+    return said
+
+
+def _results(whose: str, values: Sequence[float | None]) -> list[Number]:
+    """Name the results that are defined."""
+    named = zip(say.RESULTS, values, strict=True)
+    return [Number(say.result_of(kind, whose), value) for kind, value in named if value is not None]
 
 
 def _pointing(results: dict[str, object]) -> list[Sentence]:

@@ -82,8 +82,8 @@ NUM_NOTICES, NUM_VIEW_NOTICES = "notices about the picture", "notices that it is
 NUM_HEATMAPS, NUM_OUTLINED = "heatmaps that could be computed", "organs outlined credibly"
 CARDIOTHORACIC = "cardiothoracic ratio"
 NUM_TEST_SETS, NUM_TEST_PICTURES = "test sets that are like this picture", "radiographs of the test set"
-RESULTS = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity"}
-ALL_FINDINGS = "average of all findings"  # whose results they are
+RESULTS = ("AUROC", "sensitivity", "specificity")
+ALL_FINDINGS = "average of all findings"
 NUM_ROWS, NUM_COLUMNS = "rows of a heatmap", "columns of a heatmap"
 IN_BOX, NUM_BOXES, RANDOM_IN_BOX = "peaks inside the box", "readers' boxes", "random places inside the box"
 
@@ -223,7 +223,7 @@ def region(side: str, zone: str) -> str:
     if zone == "heart":
         return "over the heart"
     if zone == "outside the lungs":
-        return "between the lungs" if side == "middle" else f"outside the lungs, on the {side}"
+        return "between the lungs" if side == "middle" else f"outside the lungs on the {side}"
     return f"{side} {zone}"
 
 
@@ -343,14 +343,25 @@ def test_set(description: str, name: str) -> str:
     return description or f"radiographs of the test set “{name}”"
 
 
-def test_results(num_images: int, radiographs: str, parts: Sequence[str]) -> str:
-    return f"On the test radiographs most like this one ({exact(num_images)} {radiographs}): {'; '.join(parts)}."
+def test_results(num_images: int, radiographs: str, results: Sequence[float | None]) -> str:
+    """Write AUROC, sensitivity and specificity, averages of all findings; None where one is undefined."""
+    kinds = ("AUROC", "sensitivity at the thresholds in force", "specificity")
+    parts = [f"{kind} {_defined(value)}" for kind, value in zip(kinds, results, strict=True)]
+    radiographs = f"{exact(num_images)} {radiographs}"
+    return f"On the test radiographs most like this one ({radiographs}), on average of all findings: {listing(parts)}."
 
 
-def results_of(whose: str, results: Mapping[str, float | None]) -> str:
-    """Write results by their names; None where one is undefined."""
-    parts = [f"{kind} {'n/a' if value is None else probability(value)}" for kind, value in results.items()]
-    return f"{whose} {', '.join(parts)}"
+def results_of_reached(results: Mapping[str, Sequence[float | None]]) -> str:
+    """Write the same of single findings, by their names."""
+    parts = [
+        f"{finding} {_defined(auroc)} ({_defined(sensitivity)}, {_defined(specificity)})"
+        for finding, (auroc, sensitivity, specificity) in results.items()
+    ]
+    return f"There, AUROC (and sensitivity, specificity): {listing(parts)}."
+
+
+def _defined(value: float | None) -> str:
+    return "n/a" if value is None else probability(value)
 
 
 def places_are_rough(rows: int, columns: int) -> str:

@@ -307,7 +307,7 @@ def test_a_probability_that_is_no_number_is_refused():
 def test_records_of_a_model_file_that_are_no_numbers_are_left_out():
     odd = TEST_SET | {"auroc": "high", "sensitivity": {"Effusion": "n"}, "specificity": None}
     text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd}), ONE, ()).text
-    assert "Effusion AUROC n/a, sensitivity n/a, specificity n/a" in text
+    assert "AUROC (and sensitivity, specificity): Effusion n/a (n/a, n/a)." in text
     text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd | {"num_images": "many"}}), ONE, ()).text
     assert "test radiographs most like" not in text
     text = draft_of(dataclasses.replace(INFO, test_sets={"ward": odd | {"pointing": {"in_box": 1}}}), ONE, ()).text
