@@ -31,7 +31,8 @@ PLACING += ("FieldOfViewHorizontalFlip", "FieldOfViewRotation")
 COPIED = (*IDENTITY, *TYPE_2, *OPTIONAL)
 
 MAX_UID = 64
-UID_PATTERN = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+# The roots are 0, 1 and 2 (ISO/IEC 9834-1), and no component begins with a zero.
+UID_PATTERN = re.compile(r"[0-2](\.(0|[1-9]\d*))*\.[1-9]\d*(\.(0|[1-9]\d*))*")
 MAX_LENGTHS = {"LO": 64, "SH": 16, "CS": 16, "AS": 4}  # characters
 MAX_GROUP = 64  # characters of each of the three groups of a person's name
 MAX_GROUPS, MAX_COMPONENTS = 3, 5
@@ -41,6 +42,7 @@ IMAGE_CLASSES = frozenset(
     str(uid) for uid, entry in UID_dictionary.items() if entry[1] == "SOP Class" and "Image Storage" in entry[0]
 )
 CHARACTER_SETS = frozenset(pydicom.charset.python_encoding) - {"", "ISO 2022 58"}
+WHOLE_SETS = frozenset(("ISO_IR 192", "GB18030", "GBK"))  # stand alone, without code extensions
 ASCII = "ISO_IR 6"  # the default repertoire: no Specific Character Set
 DEFAULT_ENCODINGS = convert_encodings([ASCII])
 
@@ -115,7 +117,7 @@ def _uid(stored: Dataset, keyword: str) -> str:
     if len(value) > MAX_UID or not UID_PATTERN.fullmatch(value):
         raise SourceError(
             f"{name} of this DICOM file is no valid UID (up to {MAX_UID} characters: numbers without leading zeros, "
-            "joined by dots), so that nothing can refer to it. Export the picture again."
+            "joined by dots, the first up to 2), so that nothing can refer to it. Export the picture again."
         )
     return value
 
@@ -124,11 +126,13 @@ def _character_sets(stored: Dataset) -> list[str]:
     """Return the values of Specific Character Set, the default repertoire by its name. Raises: SourceError."""
     value = stored.get("SpecificCharacterSet") or ""  # which pydicom converts while it reads
     names = [str(name).strip() for name in ([value] if isinstance(value, str) else value)]
-    if any(name and name not in CHARACTER_SETS for name in names):
+    if not any(names):
+        return [ASCII]
+    if any(name and name not in CHARACTER_SETS for name in names) or (len(names) > 1 and set(names) & WHOLE_SETS):
         raise SourceError("This DICOM file names a character set that is none of the standard's. Export it again.")
     if len(names) > 1:  # code extensions go by other names (PS3.3 C.12.1.1.2), which some files forget
         return [name.replace("ISO_IR ", "ISO 2022 IR ") for name in names]
-    return names if names[0] else [ASCII]
+    return names
 
 
 def _text(stored: Dataset, keyword: str, encodings: list[str]) -> str | None:
@@ -169,7 +173,7 @@ def _plain(vr: str, text: str) -> str | None:
     if vr == "DA":
         return text if re.fullmatch(r"\d{8}", text) and attempt(DA, text) else None
     if vr == "TM":
-        return text if re.fullmatch(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?", text) and attempt(TM, text) else None
+        return text if re.fullmatch(r"\d{2}([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", text) and attempt(TM, text) else None
     if vr == "AS":
         return text if AGE.fullmatch(text) else None
     return text if text in SEXES else None

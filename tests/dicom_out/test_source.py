@@ -69,7 +69,9 @@ def with_raw(keyword: str, value: bytes, **tags) -> bytes:
 
 
 @pytest.mark.fault("O02")
-@pytest.mark.parametrize("uid", ["1.02.3", "1.2.", ".1", "1..2", "1", "1.2.x", "1." + "2" * 63, "1.2\\1.3"])
+@pytest.mark.parametrize(
+    "uid", ["1.02.3", "1.2.", ".1", "1..2", "1", "1.2.x", "3.4.5", "0.0", "1." + "2" * 63, "1.2\\1.3"]
+)
 def test_a_uid_that_nothing_can_refer_to_is_refused(uid):
     with pytest.raises(SourceError, match="Study Instance UID of this DICOM file is no valid UID"):
         read_source(with_raw("StudyInstanceUID", uid.encode()))
@@ -106,6 +108,7 @@ EMPTIED = [
     ("PatientBirthDate", b"1950.01.31"),
     ("StudyDate", b"yesterda"),
     ("StudyTime", b"99"),
+    ("StudyTime", b"235960"),
     ("PatientSex", b"female"),
     ("AccessionNumber", b"x" * 17),
     ("ReferringPhysicianName", b"M\xfcller^Max"),
@@ -169,9 +172,19 @@ def test_a_name_that_its_character_set_does_not_hold_is_refused(character_set, v
 
 
 @pytest.mark.fault("O04")
-def test_an_unknown_character_set_is_refused():
+@pytest.mark.parametrize("value", [b"ISO_IR 999", b"\\ISO_IR 192", b"GBK\\ISO 2022 IR 6"])
+def test_character_sets_that_the_standard_does_not_know_are_refused(value):
+    data = answers.patient_dicom(SpecificCharacterSet="ISO_IR 100", StudyDescription="x" * 10)
+    old = files.element((8, 5), b"CS", b"ISO_IR 100")
     with pytest.raises(SourceError, match="none of the standard's"):
-        read_source(answers.patient_dicom(SpecificCharacterSet="ISO_IR 100").replace(b"ISO_IR 100", b"ISO_IR 999"))
+        read_source(data.replace(old, files.element((8, 5), b"CS", value + b" " * (len(value) % 2))))
+
+
+def test_empty_values_of_the_character_set_are_the_default():
+    old = files.element((8, 5), b"CS", b"ISO_IR 100")
+    data = answers.patient_dicom(SpecificCharacterSet="ISO_IR 100")
+    header = read_source(data.replace(old, files.element((8, 5), b"CS", b"\\ "))).header
+    assert "SpecificCharacterSet" not in header
 
 
 @pytest.mark.fault("O02")

@@ -1,16 +1,21 @@
 """DICOM results before the tools of others: dciodvfy finds no error, dcmtk reads them, whatever the source is like."""
 
 import os
+import random
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
 import dicom_answers as answers
 import pytest
 import radiographs as files
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from cxr.dicom_out.source import SourceError
+from cxr.dicom_out.instance import to_file
+from cxr.dicom_out.source import COPIED, UIDS, SourceError
+from cxr.dicom_out.structured_report import build_report
 from cxr.imaging.radiograph import ImageError
 
 # Of dciodvfy: it does not know private coding schemes; a name of one part is of an old form; what the source leaves
@@ -89,6 +94,70 @@ def test_results_of_real_files_are_valid_or_refused(tmp_path):
         for path in paths:
             assert unexpected(path) == [], (source.name, path.name)
     assert num_written
+
+
+HOSTILE = [
+    *(
+        b"",
+        b" ",
+        b"\0\0",
+        b"A\\B",
+        b"\\",
+        b"=",
+        b"^^^^",
+        b"a^b^c^d^e",
+        b"\xff\xff",
+        b"\x1b$B;3ED\x1b(B",
+        b"\x1b",
+        b"x" * 65,
+    ),
+    *(
+        b"20230229",
+        b"235960",
+        b"2359",
+        b"1.2.3",
+        b"1.2.3.",
+        b"0.0",
+        b"3.4.5",
+        b"1" * 64,
+        b"m",
+        b"73Y",
+        b"M\xfcller",
+        b"a\tb",
+    ),
+    *(b"\xe5\xb1\xb1", b"\x7f", b"ISO_IR 192", b"\\ISO 2022 IR 87", b"ISO_IR 192\\ISO 2022 IR 87", b"utf8"),
+]
+
+
+def hostile_source(rng: random.Random) -> bytes:
+    """Put values, and sometimes types, that do not belong there into one to three elements of a patient's file."""
+    elements = {}
+    for element in files.dicom_dataset(files.radiograph(), **answers.PATIENT):
+        value = element.value if isinstance(element.value, bytes) else str(element.value).encode()
+        elements[element.tag] = (element.VR, struct.pack("<H", element.value) if element.VR == "US" else value)
+    for keyword in rng.sample(("SpecificCharacterSet", *UIDS, *COPIED), rng.choice((1, 1, 2, 3))):
+        vr = dictionary_VR(keyword) if rng.random() < 0.9 else rng.choice(("UN", "OB", "US", "SQ", "FD"))
+        elements[tag_for_keyword(keyword)] = vr, rng.choice(HOSTILE)
+    coded = [
+        files.element((tag >> 16, tag & 0xFFFF), vr.encode(), value + b" " * (len(value) % 2))
+        for tag, (vr, value) in sorted(elements.items())
+    ]
+    return files.dicom_start() + b"".join(coded)
+
+
+@needs("dciodvfy")
+@pytest.mark.fault("O05")
+def test_hostile_headers_give_valid_results_or_one_line(tmp_path):
+    rng, num_written = random.Random(0), 0  # noqa: S311 - no secret
+    for _ in range(60):
+        try:
+            answer = answers.answer_for(hostile_source(rng))
+        except (SourceError, ImageError):
+            continue
+        num_written += 1
+        (tmp_path / "report.dcm").write_bytes(to_file(build_report(answer), answer))
+        assert unexpected(tmp_path / "report.dcm") == []
+    assert 20 < num_written < 50
 
 
 @needs("dsrdump")
