@@ -110,7 +110,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--dicom-out",
         type=Path,
         metavar="DIR",
-        help="write a DICOM Secondary Capture and a structured report of each answer, in the study of its DICOM file",
+        help="DICOM objects for the study of each DICOM file: Secondary Capture, structured report, outlines",
     )
     parser.add_argument(
         "--masks-out",
@@ -143,8 +143,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=ANATOMY_PATH,
         metavar="FILE",
-        help="model that outlines lungs and heart, for --masks-out, --panel, --report and the column zone (default: "
-        "model/anatomy.h5)",
+        help="model that outlines lungs and heart, for --masks-out, --dicom-out, --panel, --report and the column zone "
+        "(default: model/anatomy.h5)",
     )
     parser.add_argument(
         "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
@@ -207,7 +207,7 @@ def _outline_model(args: argparse.Namespace) -> "OutlineModel | None":
 
     Raises: ModelFileError where --masks-out needs it; else a line, and the answers go without outlines.
     """
-    if not (args.masks_out or args.panel or args.report or "zone" in args.columns):
+    if not (args.masks_out or args.dicom_out or args.panel or args.report or "zone" in args.columns):
         return None
     from cxr.anatomy.outline_model import OutlineModel
 

@@ -5,6 +5,7 @@ have another model or other words, and two instances of one UID must not differ.
 Source: DICOM PS3.3 C.7.3.1 (series), C.7.5.1 (equipment), C.12.1 (SOP common).
 """
 
+import copy
 import datetime
 import io
 from dataclasses import dataclass, field
@@ -74,6 +75,17 @@ def common_arguments(answer: Answer, place: int, description: str) -> dict[str, 
         "content_date": answer.written.date(),
         "content_time": answer.written.time().replace(microsecond=0),
     }
+
+
+def source_image(answer: Answer) -> Dataset:
+    """Return the source's header as highdicom's constructors take it: without names and character set.
+
+    They repeat names in warnings, of which logs must not know, and refuse valid character sets; `to_file` adds both.
+    """
+    header = copy.deepcopy(answer.source.header)
+    header.PatientName = header.ReferringPhysicianName = ""
+    header.pop("SpecificCharacterSet", None)
+    return header
 
 
 def to_file(dataset: Dataset, answer: Answer) -> bytes:

@@ -32,12 +32,14 @@ def dicom_objects(answer: Answer, radiograph: np.ndarray) -> dict[str, bytes]:
     # Its log lines repeat identifiers of the source.
     logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
     from cxr.dicom_out.capture import build_capture
+    from cxr.dicom_out.segmentation import build_segmentation
     from cxr.dicom_out.structured_report import build_report
 
-    return {
-        "capture": to_file(build_capture(answer, radiograph), answer),
-        "report": to_file(build_report(answer), answer),
-    }
+    datasets = {"capture": build_capture(answer, radiograph), "report": build_report(answer)}
+    if answer.explanation.outlines is not None:
+        segmentation = build_segmentation(answer, answer.explanation.outlines, *radiograph.shape)
+        datasets |= {} if segmentation is None else {"segmentation": segmentation}
+    return {what: to_file(dataset, answer) for what, dataset in datasets.items()}
 
 
 def to_archive(objects: dict[str, bytes]) -> bytes:

@@ -5,8 +5,6 @@ decision by it; which model file said so; the image it was said of. Disclaimer a
 Source: DICOM PS3.3 A.35.3 (Comprehensive SR IOD); PS3.16 TID 300, 1500, 1501, 4019.
 """
 
-import copy
-
 import highdicom
 import numpy as np
 from highdicom import sr
@@ -29,7 +27,7 @@ from cxr.dicom_out.codes import (
     Concept,
     finding_code,
 )
-from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments
+from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments, source_image
 from cxr.imaging.dicom_header import OWN_MANUFACTURER
 from cxr.inference.explanation import rank_findings
 from cxr.network.model_info import ModelInfo
@@ -53,12 +51,7 @@ def build_report(answer: Answer) -> Dataset:
     )
     report[0].ContentSequence.insert(-1, _comments((answer.info.disclaimer, *answer.warnings)))
     _separate(report[0])
-    evidence = copy.deepcopy(answer.source.header)
-    # highdicom repeats names in its warnings, of which logs must not know; they are added with the patient.
-    evidence.PatientName = evidence.ReferringPhysicianName = ""
-    # Without the character set, of which highdicom refuses valid ones; it is added with the patient.
-    arguments |= {"is_complete": True, "specific_character_set": None}
-    return sr.ComprehensiveSR(evidence=[evidence], content=report[0], **arguments)
+    return sr.ComprehensiveSR(evidence=[source_image(answer)], content=report[0], is_complete=True, **arguments)
 
 
 def _group(answer: Answer, k: int) -> sr.MeasurementsAndQualitativeEvaluations:

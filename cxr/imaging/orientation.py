@@ -43,6 +43,11 @@ class Turn(NamedTuple):
         turned = radiograph.T if self.transposed else radiograph
         return np.ascontiguousarray(turned[:: self.rows, :: self.columns])
 
+    def undo(self, picture: np.ndarray) -> np.ndarray:
+        """Turn an upright picture (h, w) back to how the stored one lies."""
+        turned = picture[:: self.rows, :: self.columns]
+        return np.ascontiguousarray(turned.T if self.transposed else turned)
+
 
 EXIF_TURNS = {
     2: Turn(False, 1, -1),

@@ -8,7 +8,7 @@ import radiographs as files
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from cxr.imaging.orientation import FLIPPED, TURNED, UNCLEAR
+from cxr.imaging.orientation import EXIF_TURNS, FLIPPED, TURNED, UNCLEAR, Turn
 from cxr.imaging.radiograph import decode_with_notices
 
 PICTURE = files.radiograph()
@@ -175,3 +175,8 @@ def test_a_malformed_view_code_is_no_view(kind):
     radiograph, notices, _ = decode_with_notices(data[:pixels] + broken + data[pixels:])
     np.testing.assert_array_equal(radiograph, PICTURE)
     assert notices == ()
+
+
+@pytest.mark.parametrize("turn", [Turn(), *EXIF_TURNS.values()])
+def test_every_turn_can_be_undone(turn):
+    np.testing.assert_array_equal(turn.undo(turn.apply(PICTURE)), PICTURE)

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dicom_answers as answers
 import numpy as np
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 def run_main(monkeypatch, tmp_path):
     monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path, **options: served_predictor())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gradcam, "_outline_model", lambda args: None)
     Path("in/b").mkdir(parents=True)
     return gradcam.main
 
@@ -43,6 +45,14 @@ def test_each_dicom_radiograph_gets_its_objects_with_the_numbers_of_the_table(ru
     read = np.array([group["Probability"] for group in groups], np.float32)
     assert_array_equal(read, np.sort(answer.probabilities)[::-1])
     assert "DICOM capture -> results/x-capture.dcm" in capsys.readouterr().out
+
+
+def test_credible_outlines_become_a_segmentation(run_main, monkeypatch):
+    model = SimpleNamespace(info=SimpleNamespace(digest="0"), outline=lambda radiograph: answers.outlines())
+    monkeypatch.setattr(gradcam, "_outline_model", lambda args: model)
+    Path("in/x.dcm").write_bytes(answers.patient_dicom())
+    assert run_main(["in", "--top", "0", "--dicom-out", "results"]) == 0
+    assert written() == ["x-capture.dcm", "x-report.dcm", "x-segmentation.dcm"]
 
 
 def test_files_without_identifiers_are_answered_and_said(run_main, capsys):
@@ -71,7 +81,7 @@ def test_own_results_are_not_scored_even_from_an_archive(run_main, capsys, synta
         dataset.save_as(f"study/{what}.dcm", enforce_file_format=True)
     assert run_main([pattern, "--top", "0", "--dicom-out", "results"]) == 0
     out = capsys.readouterr().out
-    assert "DICOM results of this program (2)" in out
+    assert "DICOM results of this program (3)" in out
     assert "1 of 1 files" in out
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import radiographs as files
 from pydicom.dataset import Dataset
 
+from cxr.anatomy.outlines import Outlines
 from cxr.dicom_out.instance import Answer
 from cxr.dicom_out.objects import dicom_objects
 from cxr.dicom_out.source import read_source
@@ -48,8 +49,18 @@ def explanation(**fields) -> Explanation:
         "calibrated": np.array([0.1, 0.2, 0.3]),
         "heatmaps": heatmaps,
         "input_check": 0.5,
+        "outlines": outlines(),
     }
     return Explanation(**values | fields)
+
+
+def outlines(**fields) -> Outlines:
+    """Return two lungs and a heart that overlaps one of them, on a grid of 8 x 8 cells."""
+    labels, heart = np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool)
+    labels[1:6, 1:3], labels[1:7, 5:7] = 1, 2
+    heart[4:7, 3:6] = True
+    values = {"labels": labels, "heart": heart, "lungs_credible": True, "heart_credible": True, "reason": None}
+    return Outlines(**values | fields)
 
 
 def answer_for(data: bytes, info: ModelInfo = INFO, **fields) -> Answer:
