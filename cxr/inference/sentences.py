@@ -29,6 +29,12 @@ def exact(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
+def probability_by(value: float, *limits: float | None) -> str:
+    """Write a probability with as many decimals as show on which side of each limit it lies, and with two at least."""
+    digits = max((_digits(value, limit) for limit in limits if limit is not None), default=2)
+    return probability(value) if digits == 2 else fixed(value, digits)
+
+
 def probability_beside(value: float, limit: float) -> tuple[str, str]:
     """Write a probability and its threshold with as many decimals as show which is larger, and with two at least."""
     digits = _digits(value, limit)

@@ -16,7 +16,7 @@ from cxr.imaging.dicom import LATERAL_VIEW
 from cxr.inference.draft_findings import MAX_NAMED
 from cxr.inference.explanation import Explanation
 from cxr.inference.report_draft import ReportDraft, draft_report
-from cxr.inference.sentences import percent, probability, probability_beside, threshold
+from cxr.inference.sentences import percent, probability, probability_beside, probability_by, threshold
 from cxr.network.input_check import Source
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 
@@ -283,6 +283,12 @@ def test_no_text_speaks_of_a_disease_that_is_there_or_not(case):
 )
 def test_a_probability_and_its_threshold_show_which_is_larger(value, limit, expected):
     assert probability_beside(value, limit) == expected
+
+
+def test_a_probability_shows_on_which_side_of_every_threshold_it_lies():
+    assert probability_by(0.18, 0.5, 0.17827) == "0.180"
+    assert probability_by(0.4996, 0.5, None) == "0.4996"
+    assert [probability_by(value) for value in (0.001, 0.5, 0.999)] == ["<0.01", "0.50", ">0.99"]
 
 
 def test_almost_nothing_and_almost_all_are_not_written_as_nothing_and_all():
