@@ -35,7 +35,7 @@ def dicom_objects(answer: Answer, radiograph: np.ndarray) -> dict[str, bytes]:
     from cxr.dicom_out.segmentation import build_segmentation
     from cxr.dicom_out.structured_report import build_report
 
-    datasets = {"capture": build_capture(answer, radiograph), "report": build_report(answer)}
+    datasets = {"capture": build_capture(answer, radiograph), "report": build_report(answer, *radiograph.shape)}
     if answer.explanation.outlines is not None:
         segmentation = build_segmentation(answer, answer.explanation.outlines, *radiograph.shape)
         datasets |= {} if segmentation is None else {"segmentation": segmentation}

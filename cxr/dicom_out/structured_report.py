@@ -1,7 +1,8 @@
 """The answer as numbers for programs and reports: a Comprehensive SR by template TID 1500.
 
 A measurement group (TID 1501) per finding, most probable first: probability, calibrated probability, threshold, and the
-decision by it; which model file said so; the image it was said of. Disclaimer and warnings come before them as text.
+decision by it; which model file said so; the image it was said of. Disclaimer, warnings and the report draft come
+before them as text.
 Source: DICOM PS3.3 A.35.3 (Comprehensive SR IOD); PS3.16 TID 300, 1500, 1501, 4019.
 """
 
@@ -30,12 +31,15 @@ from cxr.dicom_out.codes import (
 from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments, source_image
 from cxr.imaging.dicom_header import OWN_MANUFACTURER
 from cxr.inference.explanation import rank_findings
+from cxr.inference.report_draft import draft_report
 from cxr.network.model_info import ModelInfo
 
 
-def build_report(answer: Answer) -> Dataset:
-    """Build the SR document of an answer."""
+def build_report(answer: Answer, height: int, width: int) -> Dataset:
+    """Build the SR document of an answer for a radiograph of height x width pixels."""
     arguments = common_arguments(answer, 1, "findings")
+    text = draft_report(answer.info, answer.explanation, answer.notices, width, height).text
+    draft = text.rstrip().replace("\n", "\r\n")  # which ends a line in DICOM's texts (PS3.5 6.1.3)
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=generate_uid(prefix=None),
         name=PURPOSE,
@@ -49,7 +53,7 @@ def build_report(answer: Answer) -> Dataset:
         procedure_reported=_coded(RADIOGRAPHY),
         imaging_measurements=[_group(answer, k) for k in rank_findings(answer.explanation.probabilities)],
     )
-    report[0].ContentSequence.insert(-1, _comments((answer.info.disclaimer, *answer.warnings)))
+    report[0].ContentSequence.insert(-1, _comments((answer.info.disclaimer, *answer.warnings, draft)))
     _separate(report[0])
     return sr.ComprehensiveSR(evidence=[source_image(answer)], content=report[0], is_complete=True, **arguments)
 

@@ -8,7 +8,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import INPUT_CHECK_WARNING
+from cxr.inference.report_draft import draft_report
 
 
 def report_of(data: bytes, info=answers.INFO, **fields) -> pydicom.Dataset:
@@ -84,13 +86,22 @@ def comments_of(report: pydicom.Dataset) -> list[str]:
 
 def test_disclaimer_and_warnings_are_text_before_the_numbers():
     report = report_of(answers.patient_dicom(BodyPartExamined="HAND"), input_check=2.0)
-    assert comments_of(report) == [
+    assert comments_of(report)[:-1] == [
         "Prototype for education. Not intended for clinical use.",
         INPUT_CHECK_WARNING,
         "The file is marked as another part of the body than the chest.",
     ]
     names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in report.ContentSequence]
     assert names.index("Qualitative Evaluations") < names.index("Imaging Measurements")
+
+
+def test_the_report_draft_is_the_last_text(report):
+    data = answers.patient_dicom()
+    answer = answers.answer_for(data)
+    height, width = decode_radiograph(data).shape
+    expected = draft_report(answers.INFO, answer.explanation, answer.notices, width, height).text
+    assert comments_of(report)[-1].splitlines() == expected.splitlines()
+    assert "Cardiomegaly: probability 0.73, at or above its threshold of 0.50." in comments_of(report)[-1]
 
 
 def test_without_calibration_no_calibrated_probability_is_invented():

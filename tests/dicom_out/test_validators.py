@@ -155,7 +155,7 @@ def test_hostile_headers_give_valid_results_or_one_line(tmp_path):
         except (SourceError, ImageError):
             continue
         num_written += 1
-        (tmp_path / "report.dcm").write_bytes(to_file(build_report(answer), answer))
+        (tmp_path / "report.dcm").write_bytes(to_file(build_report(answer, 64, 64), answer))
         assert unexpected(tmp_path / "report.dcm") == []
     assert 20 < num_written < 50
 

@@ -63,6 +63,7 @@ def heat(*cells: tuple[int, int, float], size: tuple[int, int] = (12, 16)) -> np
 RIGHT_UPPER, RIGHT_LOWER, LEFT_LOWER = (3, 4, 1.0), (8, 4, 1.0), (8, 12, 0.8)
 SPREAD = [(row, column, 1.0) for row in (3, 5, 8) for column in (4, 6, 9, 12)]
 CORNER = (1, 14, 1.5)  # above the left lung, where a marker is
+UPPER_AND_LOWER = (4, 4, 1.1), (8, 4, 1.1)
 NOWHERE = heat()
 
 
@@ -93,6 +94,7 @@ CASES = {
     "one_chosen_other_common": (INFO, answer((0.1712, 0.7, 0.002, 0.1), (heat(RIGHT_UPPER),) * 4), (), True),
     "bilateral": (INFO, answer((0.7, 0.1, 0.1, 0.1), (heat(RIGHT_UPPER, LEFT_LOWER, (7, 12, 0.8)),) * 4), ()),
     "spread_out": (INFO, answer((0.7, 0.1, 0.1, 0.1), (heat(*SPREAD),) * 4), ()),
+    "outside_alone_holds_most": (INFO, answer((0.7, 0.1, 0.1, 0.1), (heat(CORNER, *UPPER_AND_LOWER),) * 4), ()),
     "no_outline_model": (INFO, dataclasses.replace(ONE, outlines=None), ()),
     "no_credible_lungs": (INFO, dataclasses.replace(ONE, outlines=outlines(lungs=False, heart=False)), ()),
     "no_credible_heart": (INFO, dataclasses.replace(ONE, outlines=outlines(heart=False)), ()),
