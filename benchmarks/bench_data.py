@@ -141,7 +141,7 @@ def bench_epochs(
     recipe = Recipe(epochs=repeats + 2, batch_size=batches.batch_size)
     network = build_network(FINDINGS, batches.cached.image_size)
     logits = loop.layer_output(network, "logits")
-    run = loop._Run(network, logits, batches, batches.cached, recipe, Path(), {}, [])
+    run = loop._Run(network, logits, logits, batches, batches.cached, recipe, Path(), {}, [])
     loop._enter_phase(run)
     in_memory = [batches[index] for index in range(len(batches))]
 
