@@ -209,16 +209,11 @@ def _outline_model(args: argparse.Namespace) -> "OutlineModel | None":
     """
     if not (args.masks_out or args.dicom_out or args.panel or args.report or "zone" in args.columns):
         return None
-    from cxr.anatomy.outline_model import OutlineModel
+    from cxr.anatomy.outline_model import OutlineModel, outline_model_at
 
-    try:
+    if args.masks_out:
         return OutlineModel(args.anatomy)
-    except ModelFileError as error:
-        if args.masks_out:
-            raise
-        if args.anatomy.exists():
-            _say(f"No outlines of lungs and heart: {error}", sys.stderr)
-        return None
+    return outline_model_at(args.anatomy, partial(_say, stream=sys.stderr))
 
 
 def _positions(names: Sequence[str], info: ModelInfo) -> list[int]:

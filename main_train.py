@@ -189,6 +189,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Evaluate, refit or compare model files; return the exit code."""
     start_keras()
     from cxr.report.model_evaluation import EvaluationRequest, evaluate_model
+    from gradcam import ANATOMY_PATH
 
     allowed = {"no_patients": "no-patients", "allow_leakage": "leakage", "skip_missing": "missing"}
     options = {name: word in args.allow for name, word in allowed.items()} | meanings(args)
@@ -205,6 +206,7 @@ def evaluate(args: argparse.Namespace) -> int:
         seed=args.seed,
         cache_dir=args.work_dir / "cache",
         report_dir=args.work_dir / "reports",
+        anatomy=ANATOMY_PATH,
     )
     with training_lock(args.refit_path.parent) if args.refit_path else contextlib.nullcontext():
         return evaluate_model(request)
@@ -314,16 +316,21 @@ def evaluate_and_report(
     Args:
         test_sets: the test split first; the report is about that one.
     """
+    from cxr.anatomy.outline_model import outline_model_at
     from cxr.network.model_file import save_model
     from cxr.report.gallery import make_gallery
     from cxr.report.report_files import write_report
     from cxr.report.report_page import describe_run
     from cxr.report.summary import describe_predictions, localisation_table, ranking_line, terminal_table
     from cxr.report.test_evaluation import evaluate_test, summarise, summarise_set
-    from cxr.training.parallel import alone, is_first
-    from gradcam import heatmaps
+    from cxr.training.parallel import alone, is_first, is_several
+    from gradcam import ANATOMY_PATH, heatmaps
 
-    found = {name: evaluate_test(network, info, one, boxes, args.seed) for name, one in test_sets.items()}
+    # Not where several processes compute together: a network of one's own is no business of the others.
+    outline_model = outline_model_at(ANATOMY_PATH, say) if boxes and not is_several() else None
+    found = {
+        name: evaluate_test(network, info, one, boxes, args.seed, outline_model) for name, one in test_sets.items()
+    }
     if not is_first():  # its devices were needed for the predictions
         return
     tables = [args.test_csv, *(one.table for one in args.also_test)]

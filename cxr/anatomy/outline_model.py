@@ -73,6 +73,17 @@ def probabilities_from(logits: np.ndarray, size: int) -> np.ndarray:
     return (1 / (1 + np.exp(-logits.clip(-30, 30)))).astype(np.float32)
 
 
+def outline_model_at(path: Path, say: Callable[[str], None]) -> OutlineModel | None:
+    """Load the outline model of a file for outputs that do without it; None where it is missing or, said, unusable."""
+    if not path.exists():
+        return None
+    try:
+        return OutlineModel(path)
+    except ModelFileError as error:
+        say(f"No outlines of lungs and heart: {error}")
+        return None
+
+
 def self_check(run: Run, size: int) -> np.ndarray:
     """Answer for the self-check picture: float64 (3 * SELF_CHECK_CELLS ** 2,), the form of OutlineInfo's."""
     logits = run(draw_self_check_picture(size)[np.newaxis].astype(np.float32))[0]

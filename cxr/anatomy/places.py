@@ -22,7 +22,9 @@ from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines
 SIDES = {"right": RIGHT_LUNG, "left": LEFT_LUNG}
 THIRDS = ("upper zone", "middle zone", "lower zone")
 HILUM, IN_HEART, OUTSIDE = "hilum", "heart", "outside the lungs"
-MUCH_OUTSIDE = 0.5  # share of the heat outside lungs and heart from which on it is said
+# Share of the heat outside lungs and heart from which on it is said: 5 % of the findings that reached their chosen
+# threshold on NIH's validation split had as much.
+MUCH_OUTSIDE = 0.6
 HILUM_REACH = 0.2  # of a lung's greatest width, on either side of its inner edge
 
 

@@ -36,7 +36,7 @@ def build_segmentation(answer: Answer, outlines: Outlines, height: int, width: i
     source.Rows, source.Columns = turned[0].shape
     segmentation = seg.Segmentation(
         source_images=[source],
-        pixel_array=np.stack(turned, axis=-1)[np.newaxis].astype(np.uint8),
+        pixel_array=np.stack(turned, axis=-1)[np.newaxis].view(np.uint8),
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
         content_label="OUTLINES",

@@ -9,6 +9,7 @@ Source: DICOM PS3.3 C.7.1.1 (patient), C.7.2.1 (general study), C.7.2.2 (patient
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.datadict import dictionary_VR
@@ -65,6 +66,11 @@ class Source:
     turn: Turn
     rows: int
     columns: int
+
+    def require_shape(self, height: int, width: int) -> None:
+        """Check that a radiograph, upright, can be this one. Raises: SourceError."""
+        if self.turn.undo(np.empty((height, width), bool)).shape != (self.rows, self.columns):
+            raise SourceError("The file is another one now than it was when its picture was read. Answer it again.")
 
 
 def read_source(data: bytes) -> Source:

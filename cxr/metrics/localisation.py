@@ -5,8 +5,9 @@ width and height. Cell (row, column) of an (h, w) map is the tile of size (1/w, 
 (row + 0.5) / h); areas are taken from the map enlarged bilinearly between cell centres, as cv2.resize does.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from cxr.metrics.box_overlap import BoxCase, BoxLocalisation, Rectangle, score_b
 AREA_GRID = 128  # cells per side on which areas are counted; one is 8 pixels of NIH's picture
 HEAT_THRESHOLD = 0.5  # share of a map's largest value from which a point belongs to its hot region
 NUM_RANDOM_MAPS = 20  # random maps per case behind the control
+NO_ORGANS: Mapping[str, np.ndarray] = MappingProxyType({})
 RANDOM_BLUR = 1.0  # standard deviation, in cells, of the blur that makes a random map as smooth as a heatmap
 
 
@@ -27,7 +29,8 @@ class LocalisationScore:
     `pointing`: share of cases whose hottest point lies in a box. `iobb`: share of the hot region that lies in a box
     (Wang et al. 2017, "ChestX-ray8", with the region itself in place of a box around it). `iou`: shared area over
     joint area. The `random_` values are those of random maps; `box_share` is the mean area of the boxes, which is what
-    a point thrown at random hits.
+    a point thrown at random hits. `inside`: share of the heat inside lungs and heart, over the `num_inside` cases whose
+    map has heat and whose radiograph has outlines.
     """
 
     finding: str
@@ -40,6 +43,9 @@ class LocalisationScore:
     iou: float
     random_iou: float
     box_share: float
+    num_inside: int = 0
+    inside: float = np.nan
+    random_inside: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def localise(
     seed: int = 0,
     patients: Sequence[str] | None = None,
     find_boxes: Callable[[np.ndarray], Sequence[Rectangle]] | None = None,
+    organs: Mapping[str, np.ndarray] = NO_ORGANS,
 ) -> Localisation:
     """Score heatmaps, and the boxes made of them, against boxes; score random maps of the same shape beside them.
 
@@ -76,6 +83,7 @@ def localise(
         heat_threshold: share of a map's largest value that bounds its hot region.
         patients: (n,) for the intervals of box scores; None where each image counts as one.
         find_boxes: map (h, w) -> its boxes.
+        organs: image -> where its lungs and heart are, bool (AREA_GRID, AREA_GRID) over the whole picture.
     """
     if heatmaps.ndim != 4 or heatmaps.shape[:2] != (len(images), len(findings)):
         raise ValueError(
@@ -91,23 +99,30 @@ def localise(
             cases.setdefault((place[0], place[1]), []).append(box)
 
     rng = np.random.default_rng(seed)
-    scores, box_cases = {}, []
+    scores, insides, box_cases = {}, {}, []
     for case, case_boxes in cases.items():
         heatmap, controls = heatmaps[case], random_heatmaps(rng, NUM_RANDOM_MAPS, heatmaps.shape[2:])
         of_random = np.mean([score_map(control, case_boxes, heat_threshold) for control in controls], axis=0)
         scores[case] = (*score_map(heatmap, case_boxes, heat_threshold), *of_random)
+        row, column = case
+        if images[row] in organs and heatmap.any():
+            inside = organs[images[row]]
+            insides[case] = share_inside(heatmap, inside), np.mean([share_inside(one, inside) for one in controls])
         if find_boxes is not None:
-            row, column = case
             patient = images[row] if patients is None else patients[row]
             found, random = find_boxes(heatmap), [find_boxes(control) for control in controls]
             box_cases.append(BoxCase(findings[column], patient, case_boxes, found, random))
     per_finding = [
-        _mean_score(finding, [(scores[case], cases[case]) for case in cases if case[1] == column])
+        _mean_score(
+            finding,
+            [(scores[case], cases[case]) for case in cases if case[1] == column],
+            [insides[case] for case in insides if case[1] == column],
+        )
         for column, finding in enumerate(findings)
     ]
     return Localisation(
         findings=tuple(score for score in per_finding if score.num_cases),
-        overall=_mean_score("All", [(scores[case], cases[case]) for case in cases]),
+        overall=_mean_score("All", [(scores[case], cases[case]) for case in cases], list(insides.values())),
         num_blank=sum(not heatmaps[case].max() > 0 for case in cases),
         num_unused=len(boxes) - sum(map(len, cases.values())),
         boxes=None if find_boxes is None else score_boxes(box_cases, findings, seed),
@@ -128,6 +143,12 @@ def score_map(heatmap: np.ndarray, boxes: Sequence[Box], heat_threshold: float) 
     hot = enlarged >= heat_threshold * enlarged.max()
     shared = (hot & target).sum()
     return pointing, float(shared / hot.sum()), float(shared / (hot | target).sum())
+
+
+def share_inside(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Return the share of the heat of a map (h, w) that lies in a mask, bool (AREA_GRID, AREA_GRID)."""
+    enlarged = enlarge(heatmap, AREA_GRID)
+    return float(enlarged[mask].sum() / enlarged.sum())
 
 
 def box_mask(boxes: Sequence[Box], shape: tuple[int, ...]) -> np.ndarray:
@@ -170,11 +191,23 @@ def random_heatmaps(rng: np.random.Generator, count: int, shape: tuple[int, ...]
     return np.maximum(noise - noise.mean(axis=(1, 2), keepdims=True), 0.0)
 
 
-def _mean_score(finding: str, cases: Sequence[tuple[tuple[float, ...], Sequence[Box]]]) -> LocalisationScore:
-    """Average (pointing, IoBB, IoU, and the same of random maps) over cases, each case counting once."""
+def _mean_score(
+    finding: str,
+    cases: Sequence[tuple[tuple[float, ...], Sequence[Box]]],
+    insides: Sequence[tuple[float, float]],
+) -> LocalisationScore:
+    """Average (pointing, IoBB, IoU, and the same of random maps) over cases, each case counting once.
+
+    Args:
+        insides: of the cases that have them, the shares of heat inside lungs and heart: of the map, of random maps.
+    """
     if not cases:
         return LocalisationScore(finding, 0, 0, *[float("nan")] * 7)
     pointing, iobb, iou, random_pointing, random_iobb, random_iou = np.mean([scores for scores, _ in cases], axis=0)
     share = np.mean([box_mask(boxes, (AREA_GRID, AREA_GRID)).mean() for _, boxes in cases])
     numbers = (pointing, random_pointing, iobb, random_iobb, iou, random_iou, share)
-    return LocalisationScore(finding, len(cases), sum(len(boxes) for _, boxes in cases), *map(float, numbers))
+    score = LocalisationScore(finding, len(cases), sum(len(boxes) for _, boxes in cases), *map(float, numbers))
+    if not insides:
+        return score
+    inside, random_inside = map(float, np.mean(insides, axis=0))
+    return replace(score, num_inside=len(insides), inside=inside, random_inside=random_inside)

@@ -22,8 +22,11 @@ class DicomFiles(WithoutEnd):
         """Write the objects of one radiograph; return a line for each, or one that says why there are none."""
         try:
             source = read_source(read_file(file))
+            source.require_shape(*picture.radiograph.shape)
         except (ImageError, SourceError) as error:
             return [f"No DICOM results: {error}"]
+        except OSError as error:  # it was there when its picture was read
+            return [f"No DICOM results: the file cannot be read again: {error.strerror}."]
         objects = dicom_objects(Answer(source, self._info, answer, picture.notices), picture.radiograph)
         lines = []
         for what, data in objects.items():

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cxr.anatomy.outline_model import outline_model_at
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_tables
@@ -72,6 +73,7 @@ class EvaluationRequest:
     seed: int
     cache_dir: Path
     report_dir: Path
+    anatomy: Path
 
 
 def evaluate_model(request: EvaluationRequest) -> int:
@@ -137,7 +139,9 @@ def _evaluate(request: EvaluationRequest, models: Sequence[LoadedModel], data: D
     if "val" in cached:
         info = refit_model(model.network, info, cached["val"], cached.get("train"))
     network, restricted_info = restricted(model.network, info, findings)
-    results = evaluate_test(network, restricted_info, cached["test"], request.boxes_of(splits["test"]), request.seed)
+    boxes = request.boxes_of(splits["test"])
+    outline_model = outline_model_at(request.anatomy, say) if boxes else None
+    results = evaluate_test(network, restricted_info, cached["test"], boxes, request.seed, outline_model)
     if request.out is not None:
         _save(request, model, info, results, splits["test"])
     comparison = None

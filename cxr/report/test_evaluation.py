@@ -7,12 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from cxr.anatomy.outline_model import OutlineModel
+from cxr.anatomy.outlines import labels_at
 from cxr.data.boxes import Box
 from cxr.data.cache import CachedSplit
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.metrics.calibration import Calibration
-from cxr.metrics.localisation import Localisation, localise
+from cxr.metrics.localisation import AREA_GRID, Localisation, localise
 from cxr.metrics.per_finding import Evaluation, Predictions, evaluate
 from cxr.network.model_info import ModelInfo
 from cxr.report.gallery import choose_cases
@@ -50,6 +52,7 @@ def evaluate_test(
     test: CachedSplit,
     boxes: Sequence[Box],
     seed: int = 0,
+    outline_model: OutlineModel | None = None,
 ) -> TestResults:
     """Predict and evaluate the test split; heatmaps only where a box or the gallery wants one.
 
@@ -57,6 +60,7 @@ def evaluate_test(
         network: in float32, with the weights that `info` describes.
         boxes: of any images; those outside the split are only counted.
         seed: of the bootstrap and the random maps.
+        outline_model: for the share of heat inside lungs and heart.
     """
     split = test.split
     logits = predict_split(layer_output(network, "logits"), test, BATCH_SIZE)
@@ -76,7 +80,14 @@ def evaluate_test(
         maps = heatmaps(features, head_kernel)
         images, patients = ([names[row] for row in rows] for names in (split.images, split.patients))
         localisation = localise(
-            maps, images, info.findings, boxes, seed=seed, patients=patients, find_boxes=boxes_from_heatmap
+            maps,
+            images,
+            info.findings,
+            boxes,
+            seed=seed,
+            patients=patients,
+            find_boxes=boxes_from_heatmap,
+            organs=_organs(test, [row for row in rows if split.images[row] in boxed], outline_model),
         )
     return TestResults(
         predictions,
@@ -87,6 +98,18 @@ def evaluate_test(
         features[[rows.index(row) for row, _ in cases]],
         head_kernel,
     )
+
+
+def _organs(test: CachedSplit, rows: Sequence[int], outline_model: OutlineModel | None) -> dict[str, np.ndarray]:
+    """Return where lungs and heart are on the cached radiographs that have credible ones, as `localise` takes it."""
+    if outline_model is None:
+        return {}
+    found = {test.split.images[row]: outline_model.outline(test.model_inputs[row, :, :, 0]) for row in rows}
+    return {
+        image: labels_at(outlines, AREA_GRID, AREA_GRID) > 0
+        for image, outlines in found.items()
+        if outlines.heart_credible
+    }
 
 
 def summarise_set(

@@ -90,6 +90,7 @@ class Service:
     def __init__(self, model: ModelSlot, decoder: Decoder, further: Sequence[ModelSlot] = ()) -> None:
         self.slots = (model, *further)
         self._decoder = decoder
+        self._dicom_turn = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_ADMITTED)
 
     @property
@@ -197,7 +198,8 @@ class Service:
         except SourceError as error:
             record.files[-1].code = "no_identifiers"
             raise SiteError("no_identifiers", str(error)) from None
-        with record.files[-1].stage("draw"):
+        # One at a time: of 36 megapixels they take 0.5 GB.
+        with self._dicom_turn, record.files[-1].stage("draw"):
             return to_archive(dicom_objects(answer, picture.radiograph))
 
     def _answer(

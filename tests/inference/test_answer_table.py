@@ -187,12 +187,12 @@ def test_command_that_died_goes_on_without_answering_twice(tmp_path, monkeypatch
     time.sleep(0.02)
     answered, explain, killers = [], gradcam.explain, {5}
 
-    def explain_until_killed(predictor, pixels):
+    def explain_until_killed(predictor, pixels, **options):
         position = next(k for k in range(12) if np.array_equal(pixels, radiograph(96, 80, k)))
         if position in killers:
             raise Killed
         answered.append(position)
-        return explain(predictor, pixels)
+        return explain(predictor, pixels, **options)
 
     monkeypatch.setattr(gradcam, "explain", explain_until_killed)
     with pytest.raises(Killed):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from cxr.data.boxes import Box, BoxError, read_boxes
 from cxr.data.columns import name_key
-from cxr.metrics.localisation import NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
+from cxr.metrics.localisation import AREA_GRID, NUM_RANDOM_MAPS, box_mask, enlarge, localise, random_heatmaps, score_map
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 BOTTOM_RIGHT = Box("a.png", "Mass", 0.5, 0.5, 0.5, 0.5)
@@ -174,6 +174,25 @@ def test_localise_matches_cases_and_counts_the_rest():
     assert result.overall.pointing == pytest.approx(1 / 3)
     assert (result.num_blank, result.num_unused) == (1, 2)
     assert localise(heatmaps, ["a.png", "b.png"], ["Mass", "Infiltration"], boxes) == result  # the same seed
+
+
+def test_heat_inside_lungs_and_heart_is_scored_beside_random_maps():
+    heatmaps = np.zeros((3, 2, 4, 4))
+    heatmaps[0, 0, 0, 0], heatmaps[0, 0, 3, 3] = 3.0, 1.0  # two corners: three quarters of the heat on the left
+    heatmaps[2, 0] = 1.0  # even, on a radiograph without outlines; b.png's map is blank
+    boxes = [Box(name, "Mass", 0.5, 0.5, 0.5, 0.5) for name in ("a.png", "b.png", "c.png")]
+    left = np.zeros((AREA_GRID, AREA_GRID), bool)
+    left[:, : AREA_GRID // 4] = True
+    images, organs = ["a.png", "b.png", "c.png"], {"a.png": left, "b.png": left}
+    scores = [localise(heatmaps, images, ["Mass", "Edema"], boxes, seed=k, organs=organs).overall for k in range(20)]
+    # The corner's cell reaches from the border to the next cell's centre, half of it drawn thinner: 7/8 of its heat lie
+    # in the first of four columns of cells.
+    assert scores[0].inside == pytest.approx(0.75 * 7 / 8, rel=1e-6)
+    assert scores[0].num_inside == 1
+    # The heat of maps that are random everywhere lies in a mask as far as that reaches.
+    assert np.mean([score.random_inside for score in scores]) == pytest.approx(1 / 4, abs=0.01)
+    without = localise(heatmaps, images, ["Mass", "Edema"], boxes).overall
+    assert without.num_inside == 0 and np.isnan([without.inside, without.random_inside]).all()
 
 
 def test_localise_without_cases_is_undefined():

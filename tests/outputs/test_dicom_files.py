@@ -66,6 +66,26 @@ def test_files_without_identifiers_are_answered_and_said(run_main, capsys):
     assert not Path("results").exists()
 
 
+@pytest.mark.fault("O05")
+@pytest.mark.parametrize("change", ["gone", "another"])
+def test_a_file_that_changed_behind_its_answer_has_no_results(run_main, monkeypatch, capsys, change):
+    film = Path("in/x.dcm")
+    film.write_bytes(answers.patient_dicom())
+    real = gradcam.explain
+
+    def explain_and_change(*arguments, **options):
+        film.unlink()
+        if change == "another":
+            film.write_bytes(answers.patient_dicom(files.radiograph(70, 80), PatientID="008"))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(gradcam, "explain", explain_and_change)
+    assert run_main(["in", "--top", "0", "--dicom-out", "results"]) == 0
+    said = {"gone": "the file cannot be read again: No such file", "another": "The file is another one now"}
+    assert f"No DICOM results: {said[change]}" in capsys.readouterr().out
+    assert not Path("results").exists()
+
+
 @pytest.mark.fault("O07")
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.IMPLICIT])
 @pytest.mark.parametrize("pattern", ["study", "study/*.dcm"])

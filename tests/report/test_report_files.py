@@ -18,7 +18,7 @@ from cxr.data.boxes import Box
 from cxr.data.labels import Split
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap
 from cxr.metrics.calibration import Calibration
-from cxr.metrics.localisation import localise
+from cxr.metrics.localisation import AREA_GRID, localise
 from cxr.metrics.per_finding import evaluate
 from cxr.metrics.ranking import Estimate
 from cxr.report import figures, report_files
@@ -39,7 +39,10 @@ def written(tmp_path_factory):
     evaluation = evaluate(predictions, (0.3, 0.4, 0.5), calibration, num_resamples=40)
     heatmaps = np.random.default_rng(0).random((40, 3, 4, 4))
     boxes = [Box(predictions.images[0], "Effusion", 0.1, 0.1, 0.5, 0.5)]
-    localisation = localise(heatmaps, predictions.images, FINDINGS, boxes, find_boxes=boxes_from_heatmap)
+    everywhere = {predictions.images[0]: np.ones((AREA_GRID, AREA_GRID), bool)}
+    localisation = localise(
+        heatmaps, predictions.images, FINDINGS, boxes, find_boxes=boxes_from_heatmap, organs=everywhere
+    )
     overlay = np.full((600, 900, 3), (200, 30, 30), dtype=np.uint8)
     gallery = [
         GalleryPicture(overlay, "Effusion: <b>0.91</b> & labelled", hit=True),
@@ -108,6 +111,9 @@ def test_metrics_json_holds_the_numbers_and_null_for_what_is_undefined(written):
     assert hernia["at_default"]["sensitivity"] is None
     assert content["calibration"]["slopes"] == [1.0, 0.9, 0.8]
     assert content["localisation"]["overall"]["num_cases"] == 1
+    assert content["localisation"]["overall"]["inside"] == pytest.approx(1)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="group">Heat inside</th>') == 1
     boxes = content["localisation"]["boxes"]
     assert boxes["thresholds"] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert boxes["overall"]["iou"]["low"] is None  # of one patient

@@ -9,11 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = {
+    "bench_anatomy": ("--limit 4 --set sample test_data.csv images", "sample (false alarms)"),
     "bench_data": ("--image-size 32 --batch-size 2 --count 4 --steps 2 --repeats 1", "on a GPU: "),
     "bench_inference": ("--rounds 1 --startups 1 --engines openvino-f32", "f32: probabilities and all heatmaps"),
     "bench_input_check": ("--limit 4", "%"),
     "bench_randomisation": ("--heads 1", "trained head"),
     "bench_site": ("--seconds 0.5 --rounds 1 --soak 4", "resident memory in MiB after so many more requests: 0: "),
+    "bench_table": ("--count 2 --turns 1", "ratio"),
+    "bench_training": ("--image-size 32 --batch-size 2 --repeats 1 --startups 1", "floor, the convolutions alone: "),
     "hostile_files": ("", "MB"),
     "sample_realism": ("--real images --limit 4", "4 real and 4 sample images"),
 }

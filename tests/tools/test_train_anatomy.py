@@ -160,6 +160,7 @@ def test_batches_depend_on_their_seed_alone(outlined):
     assert (first != other).any()
 
 
+@pytest.mark.slow  # compiles three times
 def test_stopped_training_ends_as_if_it_had_not_been_stopped(outlined, tmp_path, monkeypatch):
     sources, batches = {"outlined": read_outlined(outlined, "train", 32)}, []
     monkeypatch.setattr(train_anatomy, "CHECKPOINT_EVERY", 2)
