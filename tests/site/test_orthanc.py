@@ -75,7 +75,7 @@ def reachable(port: int) -> bool:
 
 
 def store(ports, *paths: Path) -> None:
-    subprocess.run(["storescu", "127.0.0.1", str(ports.dicom), *map(str, paths)], check=True)
+    subprocess.run(["storescu", "--required", "127.0.0.1", str(ports.dicom), *map(str, paths)], check=True)
 
 
 def get(ports, path: str):
@@ -101,12 +101,13 @@ def test_results_sent_by_dicom_come_back_with_the_same_numbers_in_one_study(tmp_
         (study,) = get(ports, "/studies?expand")
         assert study["MainDicomTags"]["StudyInstanceUID"] == answers.STUDY
         assert study["PatientMainDicomTags"]["PatientName"] == "Doe^Jane"
-        assert len(study["Series"]) == 3
+        assert len(study["Series"]) == 4
         back = stored(ports)
     read = [group["Probability"] for group in answers.groups_of(back["SR"])]
     assert read == [0.7312846, 0.5, 0.25]
     sent = pydicom.dcmread(tmp_path / "capture.dcm")
     assert back["OT"].PixelData == sent.PixelData
+    assert back["SEG"].PixelData == pydicom.dcmread(tmp_path / "segmentation.dcm").PixelData
 
 
 @pytest.mark.fault("O10")
