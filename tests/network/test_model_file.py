@@ -156,7 +156,7 @@ def fail_in_hdf5(*args, **kwargs):
     [
         (keras.Model, "save", fail_to_write),
         (keras.Model, "save", fail_in_hdf5),
-        (model_file, "_digest", fail_in_hdf5),
+        (model_file, "content_digest", fail_in_hdf5),
         (model_file, "load_model", fail_to_write),
         (model_file.os, "fsync", fail_to_write),
     ],
