@@ -1,4 +1,4 @@
-"""gradcam.py over a folder: does a wide predictions.csv cost time? The narrow table, all columns, and boxes in turns.
+"""gradcam.py over a folder: what a wide predictions.csv, boxes and zones cost, beside the narrow table, in turns.
 
     python -m benchmarks.bench_table                            # 20 turns of 100 images each
     python -m benchmarks.bench_table --count 10000 --turns 1    # as one large folder
@@ -6,7 +6,7 @@
 Model and pictures are the shipped ones, and the model is loaded once, so that only answers and outputs are timed.
 Every turn answers the same files with each kind of output, in an order drawn anew, so that whatever else the machine
 does falls on all of them alike: compare the ratios, which are medians over turns. Where much else runs, the
-processor's own time is the steadier of the two.
+processor's own time is the steadier of the two. Zones ask a second network, which is loaded in every turn.
 """
 
 import argparse
@@ -28,11 +28,13 @@ from cxr.inference.backend import choose_inference_backend
 from cxr.inference.table_columns import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-NARROW, WIDE, BOXES = "probabilities", "all columns", "all columns, and boxes"
+NARROW, WIDE, BOXES, ZONES = "probabilities", "wide table", "wide table, and boxes", "wide table, and zones"
+OF_THE_MODEL = ",".join(column for column in COLUMNS if column != "zone")
 OPTIONS = {
     NARROW: [],
-    WIDE: ["--columns", ",".join(COLUMNS)],
-    BOXES: ["--columns", ",".join(COLUMNS), "--boxes-out", "boxes.csv"],
+    WIDE: ["--columns", OF_THE_MODEL],
+    BOXES: ["--columns", OF_THE_MODEL, "--boxes-out", "boxes.csv"],
+    ZONES: ["--columns", ",".join(COLUMNS)],
 }
 
 
