@@ -18,7 +18,7 @@ from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split, top_folder
 from cxr.metrics.calibration import fit_calibration, sigmoid
 from cxr.metrics.per_finding import THRESHOLD_RULE, choose_thresholds
-from cxr.network.densenet import build_network, is_plain
+from cxr.network import densenet
 from cxr.network.input_check import Source, fit_source, layout_features
 from cxr.network.model_info import ModelInfo, SelfCheckPicture, draw_self_check_picture, hash_image_names
 from cxr.training.loop import layer_output, predict_split
@@ -100,9 +100,9 @@ def refit_model(network: keras.Model, info: ModelInfo, val: CachedSplit, train: 
 
 def as_saved(network: keras.Model, findings: tuple[str, ...], image_size: int) -> keras.Model:
     """Return the network as it is saved and evaluated: without mixed precision, of Keras' own layers."""
-    if is_plain(network):
+    if densenet.is_plain(network):
         return network
-    plain = build_network(findings, image_size)
+    plain = densenet.build_network(findings, image_size)
     plain.set_weights(network.get_weights())
     return plain
 
