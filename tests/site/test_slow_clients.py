@@ -174,8 +174,8 @@ def test_a_clock_that_is_set_back_moves_no_deadline():
         "time.time = lambda: real() - (3600 if real() > start + 3 else 0); "
         f"import cxr.site.connection as c; c.GRACE_SECONDS = {GRACE}"
     )
-    clock += "; import argparse; argparse.ArgumentParser.parse_args = lambda self: argparse.Namespace("
-    clock += f"delay=0.0, read_seconds={GRACE}, port=0, host='127.0.0.1', url_prefix='')"
+    clock += "; import argparse; parse = argparse.ArgumentParser.parse_args; argparse.ArgumentParser.parse_args = "
+    clock += f"lambda self: parse(self, ['--read-seconds', '{GRACE}'])"
     with changed_site(clock) as port:
         time.sleep(3)
         with clients(port, 1, b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n") as (one,):
