@@ -5,7 +5,8 @@ import numpy as np
 
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines
 
-FINENESS = 4  # points of the drawn grid per cell of the labels' own
+FINENESS = 3  # points of the drawn grid per cell of the labels' own
+MARGIN = 3  # cells around an organ
 SMOOTHING = 1.0  # standard deviation, in cells, of the blur that takes the steps out of an outline
 MAX_DEVIATION = 0.25  # cells by which a polygon may leave the smooth line
 MIN_AREA = 4.0  # cells; smaller pieces are not drawn
@@ -26,17 +27,20 @@ def polygons_of(outlines: Outlines) -> dict[str, list[np.ndarray]]:
 
 
 def _polygons(mask: np.ndarray) -> list[np.ndarray]:
-    height, width = mask.shape
-    padded = np.pad(mask.astype(np.float32), 1)  # so that an outline at the border is closed along it
-    smooth = cv2.GaussianBlur(padded, (0, 0), SMOOTHING, borderType=cv2.BORDER_CONSTANT)
+    if not mask.any():
+        return []
+    # What is around the organ costs more than the organ itself; the margin lets the blur end in it.
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    part = np.pad(255 * mask[top : top + height, left : left + width].astype(np.uint8), MARGIN)
+    smooth = cv2.GaussianBlur(part, (0, 0), SMOOTHING, borderType=cv2.BORDER_CONSTANT)
     size = (FINENESS * smooth.shape[1], FINENESS * smooth.shape[0])
-    fine = cv2.resize(smooth, size, interpolation=cv2.INTER_LINEAR) >= 0.5
-    contours, _ = cv2.findContours(fine.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    _, fine = cv2.threshold(cv2.resize(smooth, size, interpolation=cv2.INTER_LINEAR), 127, 1, cv2.THRESH_BINARY)
+    contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     found = [contour for contour in contours if cv2.contourArea(contour) >= MIN_AREA * FINENESS**2]
     polygons = []
     for contour in sorted(found, key=cv2.contourArea, reverse=True):
         points = cv2.approxPolyDP(contour, MAX_DEVIATION * FINENESS, closed=True)[:, 0]
-        # Pixel centres of the fine, padded grid, in cells of the labels' grid.
-        cells = (points + 0.5) / FINENESS - 1
-        polygons.append(np.clip(cells / (width, height), 0, 1))
+        # Pixel centres of the fine part, in cells of the labels' grid.
+        cells = (points + 0.5) / FINENESS + (left - MARGIN, top - MARGIN)
+        polygons.append(np.clip(cells / mask.shape[::-1], 0, 1))
     return polygons

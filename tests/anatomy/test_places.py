@@ -61,6 +61,17 @@ def test_a_point_lies_in_the_region_that_was_drawn(row, column, words):
     assert place_of(dot(row, column), CHEST).peak.words == words
 
 
+def test_what_is_under_the_dome_of_the_diaphragm_is_not_between_the_lungs():
+    labels = CHEST.labels.copy()
+    labels[80:90, 10:15], labels[80:90, 85:90] = 1, 2  # the lungs reach deeper at the chest wall
+    regions = region_map(replace(CHEST, labels=labels))
+    assert [REGIONS[regions[85, column]].words for column in (30, 50, 70)] == [
+        "outside the lungs on the right",
+        "between the lungs",
+        "outside the lungs on the left",
+    ]
+
+
 def test_peak_and_largest_part_can_differ():
     heatmap = dot(70, 80)  # left lower zone
     heatmap[22:38, 12:28] = 1.0  # right upper zone

@@ -85,7 +85,8 @@ def test_masks_need_the_outline_model(run, monkeypatch, capsys):
 
 
 def test_zones_are_a_column_of_the_table(run):
-    assert gradcam.main(["a/x.png", "--top", "0", "--columns", "zone"]) == 0
+    Path("anatomy.h5").touch()  # what is in it, the stand-in does not ask
+    assert gradcam.main(["a/x.png", "--top", "0", "--columns", "zone", "--anatomy", "anatomy.h5"]) == 0
     header, row = (line.split(",") for line in Path("gradcam_out/predictions.csv").read_text().splitlines())
     answer = gradcam.explain(served_predictor(), cv2.imread("a/x.png", 0), outline_model=DrawnOutlines())
     zones = {name.removesuffix(" zone"): cell for name, cell in zip(header, row, strict=True) if name.endswith(" zone")}
