@@ -116,3 +116,18 @@ def test_the_print_view_has_the_draft_on_a_page_of_its_own_without_tools(page, d
     page.locator(".draft.at-default .said").nth(0).focus()
     assert page.locator(".from:visible").count() == 0
     assert page.locator(".drafts").evaluate("one => getComputedStyle(one).breakBefore") == "page"
+
+
+def test_the_picture_that_stays_in_sight_never_reaches_the_draft(page):
+    page.set_viewport_size({"width": 1200, "height": 800})
+    analyse(page, upload_of(7))
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        picture, draft = page.evaluate(
+            """share => {
+              scrollTo(0, share * document.body.scrollHeight);
+              const box = (name) => document.querySelector(name).getBoundingClientRect();
+              return [box(".viewer").bottom, box(".drafts").top];
+            }""",
+            share,
+        )
+        assert picture <= draft
