@@ -33,7 +33,7 @@ from cxr.report.summary import localisation_table, terminal_table
 from cxr.report.test_evaluation import TestResults, evaluate_test, summarise, summarise_set
 from cxr.system.atomic_files import free_folder
 from cxr.system.terminal import say
-from cxr.training.data_sets import common_folder
+from cxr.training.data_sets import SAMPLE_DATA, common_folder, is_sample
 from cxr.training.validation_fit import library_versions, refit_model
 
 NUM_EXAMPLES = 3  # image names in a message
@@ -262,6 +262,8 @@ def _notes(model: LoadedModel, info: ModelInfo, splits: Sequence[Split], request
                 f"{len(seen)} of {len(test.images)} images have names that the model was trained with ({examples}"
                 f"{', ...' * (len(seen) > NUM_EXAMPLES)}): if they are the same, the scores are too good."
             )
+    if is_sample(test, request.image_dir):
+        notes.append(f"The test radiographs are {SAMPLE_DATA}.")
     if info.published:
         notes.append(f"Its source states {info.published['figure']} ({info.published['source']}).")
     if not all(split.patients_known for split in splits):

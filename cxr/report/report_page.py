@@ -73,6 +73,7 @@ def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[
     settings = {key: value for key, value in info.settings.items() if key != "versions"}
     rows = history.rows
     notes = (
+        (info.data, f"The data are {info.data}."),
         (info.leakage, "Some patients are in more than one split, so that the scores are too good."),
         (
             not info.patients_known,

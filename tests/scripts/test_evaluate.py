@@ -96,6 +96,14 @@ def test_report_of_a_model_without_thresholds_calibration_or_card(project, image
     assert not (project / "reports" / "history.csv").exists()
 
 
+def test_report_says_where_the_test_radiographs_are_synthetic(project, images, monkeypatch, capsys):
+    monkeypatch.setattr("cxr.report.model_evaluation.is_sample", lambda split, image_dir: split.name == "test")
+    assert run(project, images, "--evaluate", project / "a.h5") == 0
+    words = "The test radiographs are synthetic radiographs of a digital phantom, no patients."
+    assert words in metrics(project)[1]
+    assert words in capsys.readouterr().out
+
+
 def test_findings_are_matched_by_name_and_the_others_named(project, images, capsys):
     write_table(project / "other.csv", images[1][:, [2, 0, 1]], ("HERNIA", "mass", "Edema"))
     assert run(project, images, "--evaluate", project / "a.h5", "--test-csv", project / "other.csv") == 0

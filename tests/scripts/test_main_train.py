@@ -94,6 +94,14 @@ def test_default_run_makes_model_report_and_history(project, capsys):
     ]
 
 
+def test_report_of_the_sample_says_that_it_is_synthetic(project, monkeypatch):
+    monkeypatch.setattr(main_train, "is_sample", lambda split, image_dir: True)
+    assert run("--epochs", "1") == 0
+    (report,) = (project / "reports").iterdir()
+    page = (report / "report.html").read_text(encoding="utf-8")
+    assert "The data are synthetic radiographs of a digital phantom, no patients." in page.partition("<main")[0]
+
+
 @pytest.mark.fault("T19")
 def test_same_seed_gives_the_same_metrics_and_the_cache_is_used_again(project, without_report, monkeypatch):
     infos = []
