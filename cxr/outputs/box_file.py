@@ -46,6 +46,9 @@ class BoxFile:
     def __enter__(self) -> Self:
         """Open the file. Raises: OSError, FileExistsError where something else is there."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._finished and not self._path.exists():
+            missing = f"the boxes of {len(self._finished)} files done before are missing"
+            self._remarks.append(f"{self._path} is gone: {missing}.")
         rows = self._older_rows()
         kept = [row for row in rows if row[0] in self._finished]
         if not self._finished and any(row[0] not in self._replaced for row in rows):

@@ -113,8 +113,28 @@ def test_a_file_that_is_no_list_of_boxes_is_left_alone(run_main, capsys):
     assert run_main(["a.png", "--boxes-out", "gradcam_out/predictions.csv"]) == 3
 
 
+@pytest.fixture
+def killed(run_main, monkeypatch):
+    """Run a command that ends behind the boxes of its second picture, before its row of the table."""
+
+    def killed(command):
+        add, calls = gradcam.AnswerTable.add, []
+
+        def killed_after_the_boxes_of_the_second(table, row):
+            calls.append(row)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            add(table, row)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(gradcam.AnswerTable, "add", killed_after_the_boxes_of_the_second)
+            run_main(command)
+
+    return killed
+
+
 @pytest.mark.fault("I77")
-def test_a_job_that_was_killed_goes_on_with_its_list(run_main, monkeypatch):
+def test_a_job_that_was_killed_goes_on_with_its_list(run_main, killed):
     for seed, name in enumerate(["a.png", "b.png", "c.png"]):
         write(f"in/{name}", seed=seed)
     command = ["in", "--top", "1", "--boxes-out", "boxes.csv"]
@@ -123,19 +143,21 @@ def test_a_job_that_was_killed_goes_on_with_its_list(run_main, monkeypatch):
     for left in Path().glob("gradcam_out/*"):
         left.unlink()
     Path("boxes.csv").unlink()
-    add, calls = gradcam.AnswerTable.add, []
-
-    def killed_after_the_boxes_of_the_second(table, row):
-        calls.append(row)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        add(table, row)
-
-    monkeypatch.setattr(gradcam.AnswerTable, "add", killed_after_the_boxes_of_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        run_main(command)
-    monkeypatch.setattr(gradcam.AnswerTable, "add", add)
+    killed(command)
     with Path("boxes.csv").open("a") as file:
         file.write("c.png,Mass,1,")  # cut by the kill
     assert run_main(command) == 0
     assert rows_of() == whole
+
+
+@pytest.mark.fault("I77")
+def test_a_job_whose_list_was_deleted_says_what_is_missing(run_main, killed, capsys):
+    for seed, name in enumerate(["a.png", "b.png"]):
+        write(f"in/{name}", seed=seed)
+    command = ["in", "--top", "1", "--boxes-out", "boxes.csv"]
+    killed(command)
+    Path("boxes.csv").unlink()
+    capsys.readouterr()
+    assert run_main(command) == 0
+    assert "boxes.csv is gone: the boxes of 1 files done before are missing." in capsys.readouterr().out
+    assert {row[0] for row in rows_of()[1:]} == {"b.png"}
