@@ -1,8 +1,9 @@
 """Whether outlines can be those of a chest: two lungs, and a heart, of plausible size, side and shape.
 
 Owns the measures and their limits, which are fitted: smallest and largest value of each measure, of the lungs over
-readers' outlines of 97 radiographs, of the heart over 2,000 pictures of the phantom, widened on each side by a quarter
-of what lies between the two. `python -m tools.train_anatomy --limits` prints them.
+readers' outlines of 97 radiographs, of the heart over every second of 2,000 pictures of the phantom, widened on each
+side by a quarter of what lies between the two. `python -m tools.train_anatomy --limits` prints such limits; over all
+2,000 those of the heart are wider by up to 0.03.
 """
 
 from collections.abc import Mapping
