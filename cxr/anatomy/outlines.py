@@ -11,7 +11,6 @@ import numpy as np
 from cxr.anatomy.credibility import judge_heart, judge_lungs
 
 RIGHT_LUNG, LEFT_LUNG, HEART = 1, 2, 3  # labels; 0 is outside. Right is the patient's, the picture's left
-NUM_STRUCTURES = 3
 INSIDE = 0.5  # probability from which on a cell belongs to a structure
 
 
@@ -41,6 +40,14 @@ class Outlines:
 def labels_at(outlines: Outlines, height: int, width: int) -> np.ndarray:
     """Return the labels in a picture's own size, uint8 (height, width), by the nearest cell."""
     return cv2.resize(outlines.labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def credible_labels(outlines: Outlines) -> np.ndarray:
+    """Return the labels, uint8 (h, w), of what is credible; 0 elsewhere."""
+    labels = outlines.labels
+    if not outlines.lungs_credible:
+        return np.zeros_like(labels)
+    return labels if outlines.heart_credible else np.where(labels == HEART, 0, labels).astype(np.uint8)
 
 
 def heart_at(outlines: Outlines, height: int, width: int) -> np.ndarray:

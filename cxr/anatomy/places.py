@@ -18,7 +18,7 @@ from itertools import product
 import cv2
 import numpy as np
 
-from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines
+from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines, credible_labels
 
 SIDES = {"right": RIGHT_LUNG, "left": LEFT_LUNG}
 THIRDS = ("upper zone", "middle zone", "lower zone")
@@ -67,7 +67,7 @@ class Place:
         peak: the region of its hottest cell's centre.
         largest: the region that holds more of its heat than any other.
         largest_share: the share of the heat in that region, 0 to 1.
-        share_inside: the share of the heat inside lungs and heart, 0 to 1.
+        share_inside: the share of the heat inside lungs and heart, as far as these are credible, 0 to 1.
     """
 
     peak: Region
@@ -105,7 +105,7 @@ def places_of(heatmaps: np.ndarray, outlines: Outlines) -> list[Place | None]:
     outlines = _thinned(outlines)
     regions = region_map(outlines)
     height, width = heatmaps.shape[1:]
-    flat, inside, places = regions.ravel().astype(np.intp), outlines.labels > 0, []
+    flat, inside, places = regions.ravel().astype(np.intp), credible_labels(outlines) > 0, []
     for heatmap in heatmaps:
         if not heatmap.any():
             places.append(None)

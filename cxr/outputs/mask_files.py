@@ -1,11 +1,10 @@
 """A PNG for each radiograph: the outlines of lungs and heart as grey levels, in the radiograph's own size."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from cxr.anatomy.outlines import HEART, Outlines, labels_at
+from cxr.anatomy.outlines import credible_labels, labels_at
 from cxr.heatmaps.overlay import encode_png
 from cxr.imaging.png import is_drawn, mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture
@@ -32,18 +31,11 @@ class MaskFiles(WithoutEnd):
         if path.exists() and not _was_drawn(path):
             reason = "a file that this program did not draw has that name"
             raise FileExistsError(errno.EEXIST, reason, str(path))
-        labels = credible_labels(answer.outlines, *picture.radiograph.shape)
+        credible = replace(answer.outlines, labels=credible_labels(answer.outlines))
+        labels = labels_at(credible, *picture.radiograph.shape)
         write_whole(path, mark_as_drawn(encode_png(LABEL_STEP * labels)))
         said = answer.outlines.reason or "Outlines of lungs and heart."
         return [f"{said} -> {path}"]
-
-
-def credible_labels(outlines: Outlines, height: int, width: int) -> np.ndarray:
-    """Return the labels at a picture's own size, uint8 (height, width); 0 for what is not credible."""
-    labels = labels_at(outlines, height, width)
-    if not outlines.lungs_credible:
-        return np.zeros_like(labels)
-    return labels if outlines.heart_credible else np.where(labels == HEART, 0, labels).astype(np.uint8)
 
 
 def _was_drawn(path: Path) -> bool:

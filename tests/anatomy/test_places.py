@@ -125,6 +125,13 @@ def test_a_heart_that_is_not_credible_is_not_named():
     assert place.peak.words == "between the lungs"
 
 
+def test_heat_in_a_heart_that_is_not_credible_is_not_inside():
+    heatmap = dot(70, 50)  # in the heart alone
+    heatmap[30, 30] = 1.0  # in the right lung
+    assert place_of(heatmap, CHEST).share_inside == pytest.approx(1.0)
+    assert place_of(heatmap, replace(CHEST, heart_credible=False)).share_inside == pytest.approx(1 / 3)
+
+
 def test_a_single_lung_row_and_one_cell_are_places_too():
     labels = np.zeros((10, 10), np.uint8)
     labels[4, 1:4], labels[4, 6:9] = 1, 2
