@@ -217,7 +217,9 @@ def _num_precincts(coding: bytes, tile_width: int, tile_height: int) -> int:
     Args:
         coding: of a COD or COC marker, its first byte and what stands there from the number of levels on (A.6.1).
     """
-    num_levels = coding[1] if len(coding) >= 6 else MAX_J2K_LEVELS + 1
+    if len(coding) < 6:
+        raise _damaged("its header is wrong")
+    num_levels = coding[1]
     sizes = coding[6 : 7 + num_levels] if coding[0] & 1 else b"\xff" * (num_levels + 1)  # exponents of height and width
     if num_levels > MAX_J2K_LEVELS or len(sizes) != num_levels + 1:
         raise _damaged("its header is wrong")

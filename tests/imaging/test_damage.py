@@ -219,6 +219,16 @@ def test_jpeg_2000_tile_parts_must_fill_the_stream():
         assert code_of(files.dicom_encapsulated(changed, *rest)) == "damaged"
 
 
+@pytest.mark.parametrize("marker", [b"\xff\x52", b"\xff\x53"], ids=["COD", "COC"])
+@pytest.mark.parametrize("length", range(6))
+def test_a_jpeg_2000_whose_second_coding_segment_is_too_short_is_refused(marker, length):
+    stream, *rest = CODESTREAMS["JPEG 2000"]
+    at = stream.index(b"\xff\x90\x00\x0a")
+    changed = stream[:at] + marker + struct.pack(">H", 2 + length) + bytes(length) + stream[at:]
+    changed += b"\x00" * (len(changed) % 2)
+    assert code_of(files.dicom_encapsulated(changed, *rest)) == "damaged"
+
+
 @pytest.mark.fault("I62")
 @pytest.mark.parametrize(("rows", "columns"), [(64, 64), (280, 280), (300, 279), (299, 280), (150, 280), (140, 300)])
 @pytest.mark.parametrize("bits", [8, 12])
