@@ -129,8 +129,6 @@ def fit(
         DivergedError: a loss, weight or logit is not finite; the last checkpoint is kept.
         Stopped: the user asked for it; a checkpoint was written.
     """
-    if recipe.epochs == 0:
-        return []
     identity = dataclasses.asdict(recipe)
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
@@ -151,6 +149,8 @@ def fit(
     trained = logits if batches.boxes is None else _with_cells(network)
     run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
     _resume(run)
+    if recipe.epochs == 0:
+        return []
     run.saved_at = time.monotonic()
     while not run.state.finished:
         _enter_phase(run)

@@ -164,6 +164,8 @@ def test_best_score_survives_a_resume_and_a_worse_epoch_does_not_replace_it(tmp_
             "learning_rate: .*; seed: was 5, now 6",
         ),
         ({"train": make_cached("train", 26, 7)}, "train_data: was train1, now train7"),
+        # A run without epochs would delete them at its end.
+        ({"recipe": Recipe(epochs=0, batch_size=4, learning_rate=0.01, seed=5)}, "epochs: was 3, now 0"),
     ],
 )
 def test_resume_with_other_settings_or_data_is_refused_naming_them(tmp_path, changes, keys):
