@@ -13,6 +13,7 @@ COPY cxr cxr
 COPY templates templates
 COPY static static
 COPY model/chest_xray_densenet_model.h5 model/
+COPY model/anatomy.h5 model/
 COPY images images
 # Compiled once here: the running container cannot write.
 RUN python -m compileall -q app.py gradcam.py cxr && useradd --system --no-create-home --uid 10001 site

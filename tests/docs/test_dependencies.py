@@ -1,4 +1,6 @@
-"""Versions below which a known vulnerability is open, in what is installed and in every requirements file."""
+"""Versions below which a known vulnerability is open, in what is installed and in every requirements file; what the
+container holds.
+"""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -6,6 +8,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import gradcam
 
 ROOT = Path(__file__).parents[2]
 FLOORS = {
@@ -51,3 +55,10 @@ def test_every_package_with_a_floor_is_required_by_name():
 )
 def test_the_lower_bound_of_a_requirement_is_found(line, bound):
     assert lower_bound(Requirement(line)) == Version(bound)
+
+
+@pytest.mark.parametrize("name", ["MODEL_PATH", "ANATOMY_PATH"])
+def test_the_container_has_the_model_files_that_the_site_opens(name):
+    file = f"model/{getattr(gradcam, name).name}"
+    assert f"COPY {file} model/" in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert f"!{file}" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
