@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 
 from cxr.dicom_out.codes import scheme_identification, short_text
 from cxr.dicom_out.source import Source
-from cxr.imaging.dicom_header import OWN_MANUFACTURER
+from cxr.imaging.dicom_header import OWN_MANUFACTURER, attempt
 from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation
 from cxr.network.model_info import ModelInfo
 
@@ -26,6 +26,9 @@ FIRST_SERIES = 9001  # behind those of the modality, which archives list by numb
 UTF_8 = "ISO_IR 192"
 MAX_VERSION = 64  # characters of the type LO
 REFERENCES = ("SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")  # the source's own, which its answers do not share
+
+# Where a capture, an SR document and a segmentation say which image they are of.
+SOURCE_REFERENCES = ("SourceImageSequence", "CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,3 +105,13 @@ def to_file(dataset: Dataset, answer: Answer) -> bytes:
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def referenced_instances(data: bytes) -> set[str]:
+    """Return the UIDs of the instances that an object was made of; empty for what is no such object."""
+
+    def read() -> set[str]:
+        stored = pydicom.dcmread(io.BytesIO(data), specific_tags=list(SOURCE_REFERENCES))
+        return {str(one.value) for one in stored.iterall() if one.keyword == "ReferencedSOPInstanceUID"}
+
+    return attempt(read) or set()

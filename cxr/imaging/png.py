@@ -19,6 +19,7 @@ MAX_EXIF_BYTES = 64 * 1024  # the orientation stands in the first directory
 
 # A text chunk (section 11.3.3.2) right behind the header: this picture was drawn over a radiograph and is none.
 DRAWN_TEXT = b"Comment\x00Drawn over a radiograph by a prototype for education; not a radiograph"
+SOURCE_TEXT = b"Source\x00"  # begins a second one: of which radiograph
 HEADER_END = 33  # bytes: the signature and the IHDR chunk
 
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # colour type -> bits per sample
@@ -86,11 +87,28 @@ def inspect_png(data: bytes) -> PngFile:
     raise _damaged(f"it has more than {MAX_CHUNKS} parts")
 
 
-def mark_as_drawn(data: bytes) -> bytes:
-    """Put a mark into a PNG that says it is no radiograph, so that it is not taken for one later."""
-    body = b"tEXt" + DRAWN_TEXT
-    chunk = struct.pack(">I", len(DRAWN_TEXT)) + body + struct.pack(">I", zlib.crc32(body))
-    return data[:HEADER_END] + chunk + data[HEADER_END:]
+def mark_as_drawn(data: bytes, source: str = "") -> bytes:
+    """Put a mark into a PNG that says it is no radiograph, so that it is not taken for one later.
+
+    Args:
+        source: what tells its radiograph from others, "" where nobody asks; `source_of_drawn` reads it again.
+    """
+    texts = [DRAWN_TEXT, *([SOURCE_TEXT + source.encode("latin-1")] if source else [])]
+    return data[:HEADER_END] + b"".join(map(_text_chunk, texts)) + data[HEADER_END:]
+
+
+def _text_chunk(text: bytes) -> bytes:
+    body = b"tEXt" + text
+    return struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def source_of_drawn(start: bytes) -> str:
+    """Return what `mark_as_drawn` was given as the source of a PNG, of which these are the first bytes; "" without."""
+    position = HEADER_END + len(_text_chunk(DRAWN_TEXT))
+    length, text = start[position : position + 4], start[position + 8 :]
+    if not is_drawn(start) or start[position + 4 : position + 8] != b"tEXt" or not text.startswith(SOURCE_TEXT):
+        return ""
+    return text[len(SOURCE_TEXT) : int.from_bytes(length)].decode("latin-1")
 
 
 def is_drawn(start: bytes) -> bool:

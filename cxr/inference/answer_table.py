@@ -84,7 +84,7 @@ class AnswerTable:
             self._note.unlink(missing_ok=True)
             rows = self._rows_of_others(folder / SOURCES_NAME, job["model"], files)
         kept_stems = set(map(_stem, self._kept))
-        self.marks = {name: _place_digest(file) for name, file in files.items() if _stem(name) in kept_stems}
+        self.marks = {name: place_digest(file) for name, file in files.items() if _stem(name) in kept_stems}
         entries = {name: _entry_digest(file) for name, file in files.items()}
         self._rewrite(rows)
         # Behind the table: where the note is missing after a kill, all is answered again.
@@ -111,7 +111,7 @@ class AnswerTable:
         """Return the rows of an older table that are of other files; an older table that does not fit is renamed."""
         old_header, rows = self._read()
         old_sources = _read_json(sources_path)
-        sources = {harmless(name): _place_digest(file) for name, file in files.items()}
+        sources = {harmless(name): place_digest(file) for name, file in files.items()}
 
         def is_of_another(cell: str) -> bool:
             """Names begin below the folder that a job's files share: the same one may stand for another file."""
@@ -173,7 +173,7 @@ def _stem(name: str) -> str:
     return stem_of(name).casefold()
 
 
-def _place_digest(file: Path) -> str:
+def place_digest(file: Path) -> str:
     """Tell files apart by where they lie, without writing it down."""
     return hashlib.blake2b(os.fsencode(os.path.realpath(file)), digest_size=4).hexdigest()
 

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import Explanation
+from cxr.inference.picture_files import OutputNames
 from cxr.system.atomic_files import replacing
 
 # An answer -> positions of the findings that a run shows of it, in the order in which they are shown.
@@ -49,6 +50,22 @@ class WithoutEnd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def claim_beside(
+    outputs: OutputNames, is_of_another: Callable[[Path], bool], name: str, what: str = "", suffix: str = ".png"
+) -> tuple[Path, list[str]]:
+    """Claim a name for an output in a folder where runs with other tables may have left theirs.
+
+    Args:
+        is_of_another: whether a file that is there belongs to another radiograph.
+    Returns:
+        The path, and a line for each file that had the name and stays.
+    """
+    lines = []
+    while (path := outputs.claim(name, what, suffix)).exists() and is_of_another(path):
+        lines.append(f"{path} is of another radiograph and stays.")
+    return path, lines
 
 
 def write_whole(path: Path, data: bytes) -> None:

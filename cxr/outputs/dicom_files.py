@@ -1,15 +1,16 @@
 """DICOM objects of each answer for a picture archive, in a folder of their own."""
 
+from functools import partial
 from pathlib import Path
 
-from cxr.dicom_out.instance import Answer
+from cxr.dicom_out.instance import Answer, referenced_instances
 from cxr.dicom_out.objects import dicom_objects
-from cxr.dicom_out.source import SourceError, read_source
+from cxr.dicom_out.source import Source, SourceError, read_source
 from cxr.imaging.radiograph import DecodedPicture, ImageError, read_file
 from cxr.inference.explanation import Explanation
 from cxr.inference.picture_files import OutputNames
 from cxr.network.model_info import ModelInfo
-from cxr.outputs.answer_writer import WithoutEnd, write_whole
+from cxr.outputs.answer_writer import WithoutEnd, claim_beside, write_whole
 
 
 class DicomFiles(WithoutEnd):
@@ -19,7 +20,7 @@ class DicomFiles(WithoutEnd):
         self._outputs, self._info = outputs, info
 
     def add(self, name: str, file: Path, picture: DecodedPicture, answer: Explanation) -> list[str]:
-        """Write the objects of one radiograph; return a line for each, or one that says why there are none."""
+        """Write the objects of one radiograph; return a line for each and for what stays, or why there is none."""
         try:
             source = read_source(read_file(file))
             source.require_shape(*picture.radiograph.shape)
@@ -30,7 +31,12 @@ class DicomFiles(WithoutEnd):
         objects = dicom_objects(Answer(source, self._info, answer, picture.notices), picture.radiograph)
         lines = []
         for what, data in objects.items():
-            path = self._outputs.claim(name, what, ".dcm")
+            path, kept = claim_beside(self._outputs, partial(_is_of_another, source), name, what, ".dcm")
             write_whole(path, data)
-            lines.append(f"DICOM {what} -> {path}")
+            lines += [*kept, f"DICOM {what} -> {path}"]
         return lines
+
+
+def _is_of_another(source: Source, path: Path) -> bool:
+    """Say whether a file refers to another instance than the source's, or is no DICOM object that refers to one."""
+    return source.header.SOPInstanceUID not in referenced_instances(path.read_bytes())

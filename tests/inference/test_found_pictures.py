@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import radiographs as files
 
-from cxr.imaging.png import is_drawn, mark_as_drawn
+from cxr.imaging.png import is_drawn, mark_as_drawn, source_of_drawn
 from cxr.inference.picture_files import (
     DEAD_LINK,
     DIRECTORY,
@@ -107,6 +107,9 @@ def test_own_pictures_are_left_out_by_their_mark_wherever_they_lie(tmp_path):
     assert is_drawn(drawn)
     assert not is_drawn(files.png(PICTURE, before=files.chunk(b"tEXt", b"Comment\x00Drawn by hand")))
     assert not is_drawn(files.pillow_bytes(PICTURE))
+    of_a_file = mark_as_drawn(files.png(PICTURE), "0123abcd")
+    assert is_drawn(of_a_file)
+    assert [source_of_drawn(one) for one in (of_a_file, drawn, files.png(PICTURE))] == ["0123abcd", "", ""]
 
 
 @needs_posix

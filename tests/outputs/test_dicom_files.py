@@ -55,6 +55,23 @@ def test_credible_outlines_become_a_segmentation(run_main, monkeypatch):
     assert written() == ["x-capture.dcm", "x-report.dcm", "x-segmentation.dcm"]
 
 
+@pytest.mark.fault("I73")
+def test_results_of_runs_with_tables_of_their_own_do_not_replace_each_other(run_main, monkeypatch, capsys):
+    model = SimpleNamespace(info=SimpleNamespace(digest="0"), outline=lambda radiograph: answers.outlines())
+    monkeypatch.setattr(gradcam, "_outline_model", lambda args: model)
+    Path("in/x.dcm").write_bytes(answers.patient_dicom(SOPInstanceUID="1.2.34"))
+    Path("in/b/x.dcm").write_bytes(answers.patient_dicom(files.radiograph(seed=1), SOPInstanceUID="1.2.3"))
+    assert run_main(["in/x.dcm", "--top", "0", "--out", "one", "--dicom-out", "results"]) == 0
+    first = {name: Path("results", name).read_bytes() for name in written()}
+    assert len(first) == 3
+    second = [f"x-{what}-2.dcm" for what in ("capture", "report", "segmentation")]
+    for out in ("two", "three"):  # the second time its own results are replaced
+        assert run_main(["in/b/x.dcm", "--top", "0", "--out", out, "--dicom-out", "results"]) == 0
+        assert "results/x-capture.dcm is of another radiograph and stays." in capsys.readouterr().out
+        assert written() == sorted([*first, *second])
+        assert all(Path("results", name).read_bytes() == data for name, data in first.items())
+
+
 def test_files_without_identifiers_are_answered_and_said(run_main, capsys):
     Path("in/x.png").write_bytes(files.png(files.radiograph()))
     Path("in/y.dcm").write_bytes(files.dicom(files.radiograph()))

@@ -74,6 +74,19 @@ def test_files_of_one_name_have_masks_of_their_own(run):
     assert {path.name for path in Path("masks").iterdir()} == {"x.png", "x-2.png"}
 
 
+@pytest.mark.fault("I73")
+def test_masks_of_runs_with_tables_of_their_own_do_not_replace_each_other(run, capsys):
+    assert run("a/x.png", "--out", "one") == 0
+    first = Path("masks/x.png").read_bytes()
+    for _ in range(2):  # the second time its own mask is replaced
+        assert run("b/x.png", "--out", "two") == 0
+        assert "    masks/x.png is of another radiograph and stays.\n" in capsys.readouterr().out
+        assert Path("masks/x.png").read_bytes() == first
+        assert cv2.imread("masks/x-2.png", cv2.IMREAD_UNCHANGED).shape == (106, 120)
+    assert run("a/x.png", "--out", "three") == 0
+    assert {path.name for path in Path("masks").iterdir()} == {"x.png", "x-2.png"}
+
+
 def test_masks_need_the_outline_model(run, monkeypatch, capsys):
     def missing(path):
         raise ModelFileError(f"{path}: no such file.")
