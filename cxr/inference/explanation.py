@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
+INPUT_CHECK_LIMIT = 1.0  # above it a picture is too unlike the training radiographs
 INPUT_CHECK_WARNING = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Explanation:
     @property
     def fails_input_check(self) -> bool:
         """Whether the radiograph is so unlike the training radiographs that the answer should not be trusted."""
-        return self.input_check is not None and self.input_check > 1
+        return self.input_check is not None and self.input_check > INPUT_CHECK_LIMIT
 
     @functools.cached_property
     def places(self) -> list[Place | None]:

@@ -23,11 +23,10 @@ from cxr.inference.draft_findings import (
     impression,
     shown_name,
 )
-from cxr.inference.explanation import Explanation, results_that_apply
+from cxr.inference.explanation import INPUT_CHECK_LIMIT, Explanation, results_that_apply
 from cxr.network.model_info import ModelInfo
 
 DEFAULT, CHOSEN = "default", "chosen"  # threshold rules
-INPUT_CHECK_LIMIT = 1.0  # of Explanation.input_check
 
 
 @dataclass(frozen=True)
