@@ -45,7 +45,7 @@ from cxr.heatmaps.boxes_from_heatmaps import HEAT_SHARE
 from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY
 from cxr.imaging.limits import ImageError
-from cxr.inference.sentences import exact, probability_by
+from cxr.inference.sentences import exact, percent, probability_by, threshold, threshold_beside
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 from cxr.site.answer import describe_model, legend, model_identity
 from cxr.site.errors import (
@@ -152,7 +152,8 @@ def create_app(
         heat_share=HEAT_SHARE,
         static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
-    app.jinja_env.filters |= {"spoken": display_name, "exact": exact, "written": probability_by}
+    app.jinja_env.filters |= {"spoken": display_name, "exact": exact, "written": probability_by, "percent": percent}
+    app.jinja_env.filters |= {"threshold": threshold, "beside": threshold_beside}
     app.context_processor(_model_context)
     for rule, view, methods in ROUTES:
         app.add_url_rule(rule, view.__name__, view, methods=methods)

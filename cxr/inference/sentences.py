@@ -41,6 +41,11 @@ def probability_beside(value: float, limit: float) -> tuple[str, str]:
     return probability(value) if digits == 2 else fixed(value, digits), fixed(limit, digits)
 
 
+def threshold_beside(limit: float, value: float) -> str:
+    """Write a threshold as it stands beside a probability."""
+    return probability_beside(value, limit)[1]
+
+
 def threshold(value: float) -> str:
     """Write a threshold; never as 0 or 1, unless it is."""
     return fixed(value, _digits(value, value))

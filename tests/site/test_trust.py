@@ -4,10 +4,11 @@ import dataclasses
 import re
 
 import pytest
-from quick_site import FINDINGS, StandIn
+from quick_site import FINDINGS, StandIn, expected_probabilities
 from site_tools import png, shared_decoder, text_of, upload
 
 import app as site
+from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import explain
 from cxr.network.input_check import Source
 from cxr.site.model_slot import ModelSlot
@@ -50,12 +51,16 @@ class TwoSources(StandIn):
     )
 
 
+def client_of(model):
+    slot = ModelSlot(__file__, load=lambda path, precision: model)
+    slot.load()
+    return site.create_app(slot, shared_decoder()).test_client()
+
+
 @pytest.fixture
 def client(monkeypatch):
     """A site whose answers say that the picture resembles `client.source`, at `client.input_check`."""
-    slot = ModelSlot(__file__, load=lambda path, precision: TwoSources())
-    slot.load()
-    client = site.create_app(slot, shared_decoder()).test_client()
+    client = client_of(TwoSources())
     client.source, client.input_check = 0, 0.5
 
     def explained(predictor, radiograph, **options):
@@ -127,3 +132,24 @@ def test_model_card_shows_each_test_set_apart(client):
     assert "AP 0.71 (0.65 to 0.77)" in page
     assert "0.45 of 114 (random 0.08)" in page
     assert "AUROC on 240 synthetic radiographs" in page
+
+
+def test_page_writes_a_threshold_on_that_side_of_the_probability_on_which_it_lies():
+    first = float(expected_probabilities(decode_radiograph(png(3)))[0])
+    assert 0.6261 < first < 0.6269
+    model = StandIn()
+    model.info = dataclasses.replace(StandIn.info, thresholds=(0.6256, *StandIn.info.thresholds[1:]))
+    page = said(upload(client_of(model), png(3)))
+    assert "above 0.50 above 0.626" in page
+    assert "Atelectasis: probability 0.627 (threshold 0.50). (threshold 0.626)." in page
+
+
+def test_pages_write_a_small_threshold_as_more_than_nothing():
+    model = StandIn()
+    model.info = dataclasses.replace(StandIn.info, threshold=0.004, thresholds=(0.003, *StandIn.info.thresholds[1:]))
+    client = client_of(model)
+    page = said(upload(client, png(3)))
+    assert "14 of 14 findings reach the threshold of 0.004" in page
+    assert "0.004 for all" in page
+    assert "0.00 " not in page
+    assert "0.003" in said(client.get("/model"))
