@@ -78,32 +78,37 @@ class AnswerTable:
         self._order = {cell: position for position, cell in enumerate(self._cells)}
         self.remark, self._kept = "", []
         folder.mkdir(parents=True, exist_ok=True)
-        rows = self._unfinished_rows(job, files)
+        # Taken once: a file that changes between two looks would be noted as the one that was answered.
+        entries = {name: _entry_digest(file) for name, file in files.items()}
+        rows = self._unfinished_rows(job, entries)
         self.finished = frozenset(self._cells[row[0]] for row in rows if row[0] in self._cells)
         if not rows:
             self._note.unlink(missing_ok=True)
             rows = self._rows_of_others(folder / SOURCES_NAME, job["model"], files)
         kept_stems = set(map(_stem, self._kept))
         self.marks = {name: place_digest(file) for name, file in files.items() if _stem(name) in kept_stems}
-        entries = {name: _entry_digest(file) for name, file in files.items()}
         self._rewrite(rows)
         # Behind the table: where the note is missing after a kill, all is answered again.
         _write_json(self._note, {"job": job, "kept": self._kept, "entries": entries})
         self._file = self._path.open("a", newline="", encoding="utf-8")
 
-    def _unfinished_rows(self, job: dict[str, Any], files: dict[str, Path]) -> list[list[str]]:
-        """Read the rows that an unfinished job of the same kind left and that still hold, and those of other files."""
+    def _unfinished_rows(self, job: dict[str, Any], entries: dict[str, str]) -> list[list[str]]:
+        """Read the rows that an unfinished job of the same kind left and that still hold, and those of other files.
+
+        Args:
+            entries: name -> `_entry_digest` of its file, as it is now.
+        """
         note = _read_json(self._note)
         header, rows = self._read()
         if note.get("job") != job or header != self._header:
             return []
-        self._kept, entries = note["kept"], note.get("entries", {})
+        self._kept, answered = note["kept"], note.get("entries", {})
         # Pictures of files that share a stem are numbered in the files' order: such files are all done again.
-        stems = Counter(_stem(name) for name in files)
+        stems = Counter(map(_stem, entries))
 
         def holds(row: list[str]) -> bool:
             name = self._cells.get(row[0])
-            return name is None or (stems[_stem(name)] == 1 and entries.get(name) == _entry_digest(files[name]))
+            return name is None or (stems[_stem(name)] == 1 and answered.get(name) == entries[name])
 
         return [row for row in rows if holds(row)]
 
