@@ -10,16 +10,13 @@ import numpy as np
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG
-from cxr.anatomy.places import OUTSIDE, Place, Region
+from cxr.anatomy.places import Place, Region
 from cxr.data.columns import display_name
 from cxr.inference import sentences as say
 from cxr.inference.explanation import Explanation, rank_findings
 from cxr.network.model_info import ModelInfo
 
 MAX_NAMED = 14  # findings that one sentence names
-# Share of the heat in a region below which it is spread out, and the impression names no place: below it the region of
-# peak and largest part was under the reader's box in 23 of 28 of NIH's cases, from here on in 19 of 20.
-SPREAD_OUT = 0.3
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def _place(one: DraftedFinding) -> tuple[list[str], list[Number]]:
         return [], numbers
     place = one.place
     largest, inside = _words(place.largest), place.share_inside
-    if place.largest_share < SPREAD_OUT:
+    if place.spread_out:
         words = [say.spread_out(_words(place.peak), place.largest_share, inside)]
     elif place.peak == place.largest:
         words = [say.one_place(largest, place.largest_share, inside)]
@@ -215,8 +212,5 @@ def impression(ranked: Sequence[DraftedFinding], notices: Sequence[str], *, chos
 
 
 def _short_place(one: DraftedFinding) -> str:
-    """Name the region of a finding's heat where peak and a large part of it agree on one inside; else ""."""
-    place = one.place
-    if place is None or place.peak != place.largest or place.largest_share < SPREAD_OUT or place.zone == OUTSIDE:
-        return ""
-    return _words(place.largest)
+    """Name the region of a finding's heat where it is definite; else ""."""
+    return _words(one.place.largest) if one.place and one.place.definite else ""

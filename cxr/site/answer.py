@@ -135,6 +135,7 @@ def _place(place: Place | None) -> dict[str, object] | None:
         "largest": _region(place.largest) | {"share": _rounded(place.largest_share)},
         "share_inside": _rounded(place.share_inside),
         "much_outside": place.much_outside,
+        "definite": place.definite,
     }
 
 

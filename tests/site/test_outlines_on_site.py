@@ -1,6 +1,7 @@
 """Outlines, places and the ratio in the site's answers, and a site whose outline model cannot be used."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from drawn_outlines import DrawnOutlines, drawn_outlines
 from jsonschema import Draft202012Validator
 from quick_site import StandIn
-from site_tools import ROOT, png, quick_client, shared_decoder, text_of, upload
+from site_tools import ROOT, answers_of, png, quick_client, shared_decoder, text_of, upload
 
 import app as site
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import labels_at
-from cxr.anatomy.places import places_of
+from cxr.anatomy.places import OUTSIDE, Place, Region, places_of
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import explain
 from cxr.network.model_info import ModelFileError
@@ -107,6 +108,30 @@ def test_page_says_it_where_much_heat_lies_outside(monkeypatch, inside):
     monkeypatch.setattr("cxr.inference.explanation.places_of", placed)
     words = text_of(upload(client_with(lambda path: DrawnOutlines()), png(3, SHAPE)))
     assert ("Much of the heat lies outside lungs and heart" in words) == (inside < 0.4)
+
+
+HEART, LEFT_HILUM, BESIDE_LUNG = Region("middle", "heart"), Region("left", "hilum"), Region("right", OUTSIDE)
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        (Place(HEART, HEART, 0.3, 0.8), "heart"),
+        (Place(LEFT_HILUM, LEFT_HILUM, 0.9, 0.9), "left hilum"),
+        (Place(HEART, HEART, 0.29, 0.8), None),  # spread out
+        (Place(LEFT_HILUM, HEART, 0.6, 0.8), None),  # in two places
+        (Place(BESIDE_LUNG, BESIDE_LUNG, 0.9, 0.1), None),
+    ],
+)
+def test_headline_names_a_place_where_the_impression_of_the_draft_does(monkeypatch, place, named):
+    monkeypatch.setattr("cxr.inference.explanation.places_of", lambda heatmaps, outlines: [place] * len(heatmaps))
+    page = upload(client_with(lambda path: DrawnOutlines()), png(3, SHAPE))
+    (answer,) = answers_of(page)
+    assert {finding["place"]["definite"] for finding in answer["findings"]} == {named is not None}
+    assert set(re.findall(r'<span class="zone">(.*?)</span>', page.text)) == ({named} if named else set())
+    impression = answer["report"]["sections"][3]["sentences"][0]["text"]
+    assert "reach the threshold of 0.50: " in impression
+    assert re.findall(r"\((?:over the )?(.*?)\)", impression)[:1] == ([named] if named else [])
 
 
 def refuse(path):
