@@ -18,10 +18,16 @@ import numpy as np
 
 from cxr.anatomy.outline_network import STRIDE, STRUCTURES
 from cxr.network.content_checks import check_layers
-from cxr.network.model_file import build_model, content_digest, save_warnings_silenced
+from cxr.network.model_file import (
+    build_verified,
+    check_digest,
+    check_keras_version,
+    content_digest,
+    save_warnings_silenced,
+)
 from cxr.network.model_info import DISCLAIMER
 from cxr.system.atomic_files import replacing
-from cxr.system.hdf5_guard import ModelFileError, open_guarded, told_errors
+from cxr.system.hdf5_guard import ModelFileError, open_guarded
 from cxr.system.json_values import json_values
 
 SCHEMA_VERSION = 1
@@ -100,10 +106,7 @@ def load_outline_network(path: str | os.PathLike) -> tuple[keras.Model, OutlineI
         ModelFileError: with what was expected and what was found.
     """
     path = Path(path)
-    info = read_outline_info(path)
-    failed = f"written by Keras {info.keras_version}, could not be loaded by Keras {keras.__version__}"
-    with told_errors(path, failed, CURE):
-        network = build_model(path)
+    network, info = build_verified(path, read_outline_info, CURE)
     size, grid = info.input_size, info.input_size // STRIDE
     expected = (None, size, size, 1), (None, grid, grid, len(STRUCTURES))
     found = tuple(network.input_shape), tuple(network.output_shape)
@@ -124,6 +127,7 @@ def read_outline_info(path: str | os.PathLike) -> OutlineInfo:
         ModelFileError: with what was expected and what was found.
     """
     path = Path(path)
+    check_keras_version()
     with open_guarded(path, "file of the outline network", CURE) as file:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -132,12 +136,7 @@ def read_outline_info(path: str | os.PathLike) -> OutlineInfo:
         if not isinstance(text, str) or len(text) > MAX_RECORD_LENGTH:
             raise ModelFileError(f"{path}: holds no record {RECORD_ATTRIBUTE!r} of an outline network. {CURE}")
         info = _info(json.loads(text), path)
-        found = content_digest(file, size, record=RECORD_ATTRIBUTE)
-        if found != info.digest:
-            raise ModelFileError(
-                f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
-                f"{found[:16]}. {CURE}"
-            )
+        check_digest(file, path, info.digest, CURE, RECORD_ATTRIBUTE)
         check_layers(file, path, LAYER_CLASSES)
         return info
 

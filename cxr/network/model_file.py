@@ -15,9 +15,10 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import keras
@@ -36,6 +37,8 @@ SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside t
 MAX_IMAGE_SIZE = 1024  # pixels; radiographs of the common data sets have no more
 STEM_CHANNELS = 64  # of the first convolution at half the side: nothing in DenseNet121 is larger
 CURE = "Restore the file or train again with main_train.py."
+
+Record = TypeVar("Record")  # what a file says about its network; has the field keras_version
 
 
 def save_model(model: keras.Model, info: ModelInfo, path: str | os.PathLike) -> ModelInfo:
@@ -79,15 +82,27 @@ def load_model(path: str | os.PathLike) -> tuple[keras.Model, ModelInfo]:
         ModelFileError: with what was expected and what was found.
     """
     path = Path(path)
+    model, info = build_verified(path, read_model_info, "Train again with main_train.py.")
+    _check_fit(model, info, path)
+    return model, info
+
+
+def build_verified(path: Path, read_record: Callable[[Path], Record], cure: str) -> tuple[keras.Model, Record]:
+    """Verify a file and build its network, both from the same content.
+
+    Args:
+        read_record: verifies a file and returns what it says about its network.
+    Raises:
+        ModelFileError: with what was expected and what was found.
+    """
     before = _identity(path)
-    info = read_model_info(path)
-    failed = f"written by Keras {info.keras_version}, could not be loaded by Keras {keras.__version__}"
-    with told_errors(path, failed, "Train again with main_train.py."):
+    record = read_record(path)
+    failed = f"written by Keras {record.keras_version}, could not be loaded by Keras {keras.__version__}"
+    with told_errors(path, failed, cure):
         model = build_model(path)
     if _identity(path) != before:  # the weights would be those of another file than what was checked
         raise ModelFileError(f"{path}: was replaced while it was being read. Start again.")
-    _check_fit(model, info, path)
-    return model, info
+    return model, record
 
 
 def _identity(path: Path) -> tuple[int, ...]:
@@ -124,15 +139,10 @@ def read_model_info(path: str | os.PathLike) -> ModelInfo:
         ModelFileError: with what was expected and what was found.
     """
     path = Path(path)
-    _check_keras_version()
+    check_keras_version()
     with open_guarded(path, "model file", CURE) as file:
         info = _read_info(file, path)
-        found = content_digest(file, path.stat().st_size)
-        if found != info.digest:
-            raise ModelFileError(
-                f"{path}: damaged or changed after it was saved: expected SHA-256 {info.digest[:16]}, found "
-                f"{found[:16]}. {CURE}"
-            )
+        check_digest(file, path, info.digest, CURE)
         check_layers(file, path)
         return info
 
@@ -233,6 +243,14 @@ def content_digest(file: h5py.File, max_bytes: int, record: str = INFO_ATTRIBUTE
     return sha.hexdigest()
 
 
+def check_digest(file: h5py.File, path: Path, expected: str, cure: str, record: str = INFO_ATTRIBUTE) -> None:
+    """Compare the file's content with its digest. Raises: ModelFileError, as `content_digest` too."""
+    found = content_digest(file, path.stat().st_size, record)
+    if found != expected:
+        digests = f"expected SHA-256 {expected[:16]}, found {found[:16]}"
+        raise ModelFileError(f"{path}: damaged or changed after it was saved: {digests}. {cure}")
+
+
 def _read_dataset(dataset: h5py.Dataset, max_bytes: int) -> np.ndarray:
     """Read a data set that lies inside the file and is no larger than the file."""
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.nbytes > max_bytes:
@@ -261,7 +279,8 @@ def _check_fit(model: keras.Model, info: ModelInfo, path: Path) -> None:
         raise ModelFileError(f"{path}: the network has no layer named {', '.join(sorted(missing))}.")
 
 
-def _check_keras_version() -> None:
+def check_keras_version() -> None:
+    """Refuse versions that load what they should not. Raises: ModelFileError."""
     found = tuple(int(part) for part in keras.__version__.split(".")[:3] if part.isdecimal())
     if found < MIN_KERAS:
         floor = ".".join(map(str, MIN_KERAS))

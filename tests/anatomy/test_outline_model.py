@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -191,6 +192,25 @@ def test_file_of_another_kind_is_refused(network, tmp_path):
         network.save(str(tmp_path / "plain.h5"), include_optimizer=False)
     with pytest.raises(ModelFileError, match="holds no record"):
         load_outline_network(tmp_path / "plain.h5")
+
+
+@pytest.mark.fault("M65")
+def test_weights_of_another_file_than_was_checked_are_never_used(copy, saved, monkeypatch):
+    original = keras.Model.from_config
+
+    def replaced(*args, **kwargs):
+        shutil.copy(saved[0], copy)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "from_config", replaced)
+    with pytest.raises(ModelFileError, match="was replaced while it was being read"):
+        load_outline_network(copy)
+
+
+def test_a_keras_without_the_guards_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.14.0")
+    with pytest.raises(ModelFileError, match=r"Keras 3\.14\.0 does not load \.h5 files safely"):
+        read_outline_info(saved[0])
 
 
 def test_other_answers_than_where_it_was_made_are_refused(copy, saved):
