@@ -37,6 +37,7 @@ MAX_FILE_BYTES = 8_000_000
 MAX_INPUT_SIZE = 512  # pixels
 MAX_CHANNELS = 256  # of a layer's output
 MAX_RECORD_LENGTH = 100_000  # characters
+RETIRED = frozenset({"scores"})  # fields of older records, which nothing reads
 SELF_CHECK_CELLS = 4  # of the self-check picture's answer, on each side
 LAYER_CLASSES = {
     "Activation",
@@ -59,7 +60,6 @@ class OutlineInfo:
         input_size: side of its input in pixels.
         data: what it was trained on, in words, with licences.
         settings: of the training.
-        scores: {test set: {measure: number}}.
         self_check: logits of the self-check picture, means over SELF_CHECK_CELLS ** 2 parts of the grid for each
             structure, row by row.
     """
@@ -68,7 +68,6 @@ class OutlineInfo:
     input_size: int = 0
     data: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
     self_check: tuple[float, ...] = ()
     disclaimer: str = DISCLAIMER
     keras_version: str = ""
@@ -143,6 +142,7 @@ def read_outline_info(path: str | os.PathLike) -> OutlineInfo:
 
 def _info(plain: dict[str, Any], path: Path) -> OutlineInfo:
     """Rebuild the record, and check the fields that decide what is computed."""
+    plain = {name: value for name, value in plain.items() if name not in RETIRED}
     known = {one.name for one in dataclasses.fields(OutlineInfo)}
     numbers = plain.get("self_check", ())
     fits = {

@@ -1,5 +1,6 @@
 """The outline network's file and its answers: a tiny network, saved, loaded, damaged, and held against Keras."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ def saved(network, tmp_path_factory):
     path = tmp_path_factory.mktemp("outlines") / "anatomy.h5"
     run = lambda model_input: np.asarray(network.predict_on_batch(model_input))  # noqa: E731
     info = OutlineInfo(
-        input_size=SIZE, data="drawn", settings={"steps": 1}, scores={"x": {"dice": 0.5}},
+        input_size=SIZE, data="drawn", settings={"steps": 1},
         self_check=tuple(self_check(run, SIZE).tolist()),
     )  # fmt: skip
     return path, save_outline_network(network, info, path)
@@ -211,6 +212,11 @@ def test_a_keras_without_the_guards_is_refused(saved, monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.14.0")
     with pytest.raises(ModelFileError, match=r"Keras 3\.14\.0 does not load \.h5 files safely"):
         read_outline_info(saved[0])
+
+
+def test_a_record_of_an_older_file_is_read(copy, saved):
+    reseal(copy, set_record(scores={"x": {"dice": 0.5}}))
+    assert dataclasses.replace(read_outline_info(copy), digest=saved[1].digest) == saved[1]
 
 
 def test_other_answers_than_where_it_was_made_are_refused(copy, saved):
