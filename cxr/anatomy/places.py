@@ -15,10 +15,10 @@ Sides are the patient's: the right lung is on the picture's left. A radiograph s
 from dataclasses import dataclass, replace
 from itertools import product
 
-import cv2
 import numpy as np
 
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines, credible_labels
+from cxr.heatmaps.overlay import upsample_heatmap
 
 SIDES = {"right": RIGHT_LUNG, "left": LEFT_LUNG}
 THIRDS = ("upper zone", "middle zone", "lower zone")
@@ -123,7 +123,7 @@ def places_of(heatmaps: np.ndarray, outlines: Outlines) -> list[Place | None]:
         if not heatmap.any():
             places.append(None)
             continue
-        enlarged = enlarge(heatmap, *regions.shape)
+        enlarged = upsample_heatmap(heatmap, *regions.shape)
         shares = np.bincount(flat, enlarged.ravel(), len(REGIONS)) / enlarged.sum(dtype=np.float64)
         # A map that reaches as high in several cells has its peak in the first of them.
         row, column = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
@@ -139,11 +139,6 @@ def _thinned(outlines: Outlines) -> Outlines:
     step = max(1, min(outlines.labels.shape) // ENOUGH_CELLS)
     every = slice(step // 2, None, step)
     return replace(outlines, labels=outlines.labels[every, every], heart=outlines.heart[every, every])
-
-
-def enlarge(heatmap: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring a map, (h, w), to a grid over the same picture as overlays show it: bilinearly, between cell centres."""
-    return cv2.resize(heatmap.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def share_inside(enlarged: np.ndarray, inside: np.ndarray) -> float:
