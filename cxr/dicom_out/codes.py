@@ -43,7 +43,6 @@ FINDING_CODES = {
     "fibrosis": Concept("51615001", "SCT", "Pulmonary fibrosis"),  # SNOMED CT
 }
 PROBABILITY = Concept("122157", "DCM", "Probability")
-GRADCAM = Concept("130403", "DCM", "Gradient-weighted class activation")  # CID 7469
 SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")  # CID 7202
 COMMENT = Concept("121106", "DCM", "Comment")
 EVALUATIONS = Concept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500

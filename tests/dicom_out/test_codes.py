@@ -15,7 +15,6 @@ CONTEXT_GROUPS = [
     (codes.FINDING_CODES["nodule"], 6104),
     (codes.FINDING_CODES["pneumothorax"], 6105),
     (codes.FINDING_CODES["edema"], 3700),
-    (codes.GRADCAM, 7469),
     (codes.SOURCE_IMAGE, 7202),
     (codes.RADIOGRAPHY, 100),
     (codes.ANATOMICAL_STRUCTURE, 7150),
