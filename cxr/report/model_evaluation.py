@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from cxr.anatomy.outline_model import outline_model_at
-from cxr.data.boxes import Box
+from cxr.data.boxes import Box, with_file_names
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.checks import DataCheck, check_tables
 from cxr.data.columns import name_key
@@ -139,7 +139,7 @@ def _evaluate(request: EvaluationRequest, models: Sequence[LoadedModel], data: D
     if "val" in cached:
         info = refit_model(model.network, info, cached["val"], cached.get("train"))
     network, restricted_info = restricted(model.network, info, findings)
-    boxes = request.boxes_of(splits["test"])
+    boxes = with_file_names(request.boxes_of(splits["test"]), data.found)
     outline_model = outline_model_at(request.anatomy, say) if boxes else None
     results = evaluate_test(network, restricted_info, cached["test"], boxes, request.seed, outline_model)
     if request.out is not None:

@@ -104,6 +104,15 @@ def test_report_says_where_the_test_radiographs_are_synthetic(project, images, m
     assert words in capsys.readouterr().out
 
 
+@pytest.mark.fault("C63")
+def test_boxes_are_named_as_the_table_names_the_radiographs(project, images, capsys):
+    table, boxes = project / "test.csv", project / "boxes.csv"
+    table.write_text(table.read_text().replace(".png", ""))
+    boxes.write_text("Image Index,Finding Label,Bbox [x,y,w,h],,,\n000,Mass,0,0,512,1024,,,\n")
+    assert run(project, images, "--evaluate", project / "a.h5", "--boxes", boxes) == 0
+    assert "localisation against boxes: 1 cases" in capsys.readouterr().out
+
+
 def test_findings_are_matched_by_name_and_the_others_named(project, images, capsys):
     write_table(project / "other.csv", images[1][:, [2, 0, 1]], ("HERNIA", "mass", "Edema"))
     assert run(project, images, "--evaluate", project / "a.h5", "--test-csv", project / "other.csv") == 0
