@@ -142,7 +142,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="batches of 8 in each round (default: 1500 2000)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=0.002, help="of AdamW at its height (default: 0.002)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument("--limits", action="store_true", help="print the limits of credible lungs and stop")
+    parser.add_argument("--limits", action="store_true", help="print limits of lungs and the phantom's hearts; stop")
     args = parser.parse_args(argv)
     if not args.limits and args.phantom is None:
         parser.error("expected --phantom DIR, made by python -m tools.make_sample_data --masks")
