@@ -24,7 +24,7 @@ from cxr.metrics.ranking import mean_auroc
 from cxr.system.progress import Progress
 from cxr.training import parallel
 from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
-from cxr.training.optimisation import box_loss, make_loss, make_optimiser, positive_weights
+from cxr.training.optimisation import TrainingSteps, box_loss, make_loss, make_optimiser, make_steps, positive_weights
 from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
@@ -98,6 +98,7 @@ class _Run:
     best_weights: list[np.ndarray]
     state: RunState = field(default_factory=RunState)
     phase: Phase | None = None
+    steps: TrainingSteps | None = None  # of the phase
     saved_at: float = 0.0
 
 
@@ -210,12 +211,10 @@ def _enter_phase(run: _Run) -> None:
         layer.trainable = layer.name == "logits" or not phase.frozen
     optimiser = make_optimiser(phase.learning_rate, run.recipe.weight_decay)
     weights = positive_weights(run.batches.cached.split.labels) if run.recipe.loss == "weighted" else None
-    if run.trained is run.logits:
-        run.trained.compile(optimiser, loss=make_loss(weights))
-    else:
-        losses, shares = [make_loss(weights), box_loss], [1.0, run.recipe.box_weight]
-        run.trained.compile(optimiser, loss=losses, loss_weights=shares)
-    optimiser.build(run.trained.trainable_variables)
+    losses, shares = [make_loss(weights)], [1.0]
+    if run.trained is not run.logits:
+        losses, shares = [*losses, box_loss], [*shares, run.recipe.box_weight]
+    run.steps = make_steps(run.trained, optimiser, losses, shares)
 
 
 def _rate(run: _Run, index: int) -> float:
@@ -230,12 +229,10 @@ def _train_epoch(run: _Run, stop: StopRequest) -> None:
     state = run.state
     run.batches.set_epoch(state.epoch)
     progress = Progress(f"epoch {state.epoch + 1}/{run.recipe.epochs}: batch", len(run.batches))
-    for index, (model_inputs, labels) in prepare_ahead(run.batches, state.next_batch):
+    for index, (model_inputs, targets) in prepare_ahead(run.batches, state.next_batch):
         rate = _rate(run, index)
-        run.trained.optimizer.learning_rate = rate
-        loss = float(np.ravel(run.trained.train_on_batch(model_inputs, labels))[0])  # the others are its parts
-        head = run.network.get_layer("logits").get_weights()
-        if not (math.isfinite(loss) and all(np.isfinite(weight).all() for weight in head)):
+        loss, head_is_finite = run.steps.take(model_inputs, targets, rate)
+        if not (math.isfinite(loss) and head_is_finite):
             raise DivergedError(_divergence(run, index, rate, loss))
         state.loss_sum += loss * len(model_inputs)
         state.num_seen += len(model_inputs)
@@ -257,6 +254,7 @@ def _pause(run: _Run, stop: StopRequest) -> None:
 def _end_epoch(run: _Run, stop: StopRequest) -> None:
     """Validate, keep the weights if they are the best, write the history row and go on to the next epoch."""
     state, recipe = run.state, run.recipe
+    run.steps.settle()
     logits = predict_split(run.logits, run.val, 2 * recipe.batch_size, lambda: _pause(run, stop))
     weights = run.network.get_weights()
     if not (np.isfinite(logits).all() and all(np.isfinite(weight).all() for weight in weights)):
@@ -287,6 +285,7 @@ def _end_epoch(run: _Run, stop: StopRequest) -> None:
 
 def _save(run: _Run) -> None:
     run.saved_at = time.monotonic()
+    run.steps.settle()
     run.state.generation += 1
     if not parallel.is_first():
         return

@@ -23,7 +23,7 @@ OWNERS = {
               "cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
               "cxr.report.model_evaluation", "cxr.report.test_evaluation", "main_train"),
     "tensorflow": ("cxr.network.densenet", "cxr.training.optimisation"),
-    "jax": ("cxr.network.densenet", "cxr.training.parallel"),
+    "jax": ("cxr.network.densenet", "cxr.training.optimisation", "cxr.training.parallel"),
 }  # fmt: skip
 # Rooms that know arrays alone.
 WITHOUT_KERAS = ("system", "imaging", "metrics", "heatmaps", "site")

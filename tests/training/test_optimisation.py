@@ -1,6 +1,12 @@
 """Losses, positive weights and the optimiser against closed forms and Keras."""
 
+import importlib.util
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +14,8 @@ import pytest
 from small_training import NAN
 
 from cxr.training.optimisation import CLIP_NORM, MAX_POSITIVE_WEIGHT, make_loss, make_optimiser, positive_weights
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LABELS = np.array([[1, 0, NAN], [0, 1, 0], [1, NAN, 0], [0, 0, 0]], np.float32)
 
@@ -103,3 +111,15 @@ def test_optimiser_spreads_what_is_not_finite_to_every_variable():
     gradients = [[np.full((3, 4), NAN, np.float32), np.ones(4, np.float32), np.ones(4, np.float32)]]
     variables = train_by_hand(lambda: make_optimiser(0.1, 0.2), gradients)[:3]
     assert all(np.isnan(one).all() for one in variables)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX (requirements-jax.txt)")
+def test_steps_that_hold_their_state_on_jax_equal_keras_own():
+    script = ROOT / "tests" / "support" / "steps_on_jax.py"
+    variables = os.environ | {"PYTHONPATH": f"{ROOT}:{script.parent}"}
+    done = subprocess.run([sys.executable, str(script)], env=variables, capture_output=True, text=True, check=True)
+    one_loss, one_loss_held, two_losses, two_losses_held = map(json.loads, done.stdout.splitlines())
+    assert one_loss_held == one_loss
+    assert two_losses_held == two_losses
+    assert two_losses["told"] != one_loss["told"]
+    assert len({loss for loss, _ in one_loss["told"]}) == 6
