@@ -25,6 +25,14 @@ def move(page, tool, value):
     )
 
 
+def written_beside(limit, value):
+    """Write a threshold with the fewest decimals, two at least, that tell it from the value, from 0 and from 1."""
+    for decimals in range(2, 10):
+        written = [f"{number:.{decimals}f}" for number in (limit, value, 0, 1)]
+        if written[0] not in written[1:]:
+            return written[0]
+
+
 # Result
 
 
@@ -144,7 +152,8 @@ def test_the_threshold_choice_changes_headline_marks_and_words(page, result, pre
     for rank, k in enumerate(rank_findings(result.probabilities)):
         row = page.locator(".findings tbody tr").nth(rank)
         words = "above" if above_chosen[k] else "below"
-        assert row.locator(".rule").inner_text().strip() == f"{words} {thresholds[k]:.2f}"
+        shown = written_beside(thresholds[k], result.probabilities[k])
+        assert row.locator(".rule").inner_text().strip() == f"{words} {shown}"
         mark = row.locator(".mark:visible")
         assert float(mark.get_attribute("x")) == pytest.approx(100 * thresholds[k] - 0.5, abs=0.06)
 
