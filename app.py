@@ -4,19 +4,21 @@
     python app.py --model-path other.h5 --port 8080     # another model file, another port
     python app.py --model-path a.h5 --model-path b.h5   # several models, chosen on the result page
 
-Owns the routes. An upload is read into memory, answered, and forgotten: nothing is stored.
+Owns the routes and the pictures of the pages. An upload is read into memory, answered, and forgotten: nothing is
+stored.
 """
 
-import argparse
+import contextlib
 import functools
 import json
 import socket
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from flask import Flask, Response, abort, current_app, render_template, request, send_from_directory
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
@@ -43,20 +45,14 @@ from cxr.data.columns import display_name
 from cxr.decoding.pool import Decoder
 from cxr.heatmaps.boxes_from_heatmaps import HEAT_SHARE
 from cxr.heatmaps.colormap import inferno
-from cxr.heatmaps.overlay import OPACITY
+from cxr.heatmaps.overlay import OPACITY, encode_jpeg, fit_for_display
 from cxr.imaging.limits import ImageError
+from cxr.inference.explanation import Explanation, common_peak, rank_findings
 from cxr.inference.sentences import exact, percent, probability_by, threshold, threshold_beside
 from cxr.network.model_info import DISCLAIMER, ModelInfo
-from cxr.site.answer import describe_model, legend, model_identity
-from cxr.site.errors import (
-    ERRORS,
-    MAX_FILES,
-    MAX_REQUEST_BYTES,
-    SiteError,
-    code_of_status,
-    problem_details,
-    problem_details_of,
-)
+from cxr.site.answer import data_uri, describe_model, legend, model_identity
+from cxr.site.arguments import parse_args
+from cxr.site.errors import MAX_FILES, MAX_REQUEST_BYTES, SiteError, problem_details_of
 from cxr.site.limits import (
     LOCAL_HOSTS,
     SHARED_PATH,
@@ -66,19 +62,21 @@ from cxr.site.limits import (
     page_origin,
     sent_by_another_site,
     trusted_hosts,
-    url_prefix,
-    wants_json,
 )
-from cxr.site.middleware import HEADERS, InMemoryRequest, Middleware, RequestRecord, set_up_logging, static_path
+from cxr.site.middleware import InMemoryRequest, Middleware, set_up_logging, static_path
 from cxr.site.model_slot import ModelSlot, load_in_turn
+from cxr.site.responses import error_response, http_error_response, json_response, server_error_page
 from cxr.site.server import serve
-from cxr.site.service import Service, Upload, clean_name, load_samples
-from gradcam import ANATOMY_PATH, MODEL_PATH
+from cxr.site.service import Answered, Service, Upload, clean_name, load_samples
+from gradcam import ANATOMY_PATH, MODEL_PATH, overlay_heatmap
 
 if TYPE_CHECKING:
     from cxr.inference.predictor import Predictor
 
 DICOM_TYPE = "application/dicom"  # RFC 3240
+NUM_OVERLAYS = 3  # drawn here, for pages without script
+MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model
+THUMBNAIL_SIDE = 160  # pixels
 OPENAPI_PATH = Path(__file__).resolve().parent / "static" / "openapi.json"  # the programming interface, described
 
 
@@ -112,7 +110,7 @@ class Site(Flask):
         )
 
     def log_exception(self, exc_info: tuple) -> None:
-        self.logger.error("Request %s failed", request.environ["cxr.record"].request_id, exc_info=exc_info)
+        self.logger.error("Request %s failed", request.record.request_id, exc_info=exc_info)
 
 
 site: Site = current_app  # type: ignore[assignment]  # of the request that is being answered
@@ -150,6 +148,7 @@ def create_app(
         colours=inferno().tolist(),
         opacity=OPACITY,
         heat_share=HEAT_SHARE,
+        samples=app.samples,
         static_url=lambda name: request.script_root + static_path(app.static_folder, name),
     )
     app.jinja_env.filters |= {"spoken": display_name, "exact": exact, "written": probability_by, "percent": percent}
@@ -160,9 +159,9 @@ def create_app(
     if lazily:
         app.before_request(model.load_once_in_background)
     app.before_request(_look_at_request)
-    app.register_error_handler(SiteError, lambda error: _error_response(problem_details_of(error)))
-    app.register_error_handler(ImageError, lambda error: _error_response(problem_details_of(error)))
-    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(SiteError, lambda error: error_response(problem_details_of(error)))
+    app.register_error_handler(ImageError, lambda error: error_response(problem_details_of(error)))
+    app.register_error_handler(HTTPException, http_error_response)
     return app
 
 
@@ -170,7 +169,7 @@ def create_app(
 
 
 def index() -> str:
-    return render_template("index.html", samples=_samples(), error=None)
+    return render_template("index.html", error=None)
 
 
 def predict() -> str:
@@ -182,7 +181,7 @@ def predict() -> str:
         if len(models) > 1:
             return _page_of_several(uploads, models, overlays=overlays)
         predictor = next(iter(models.values()), predictor)
-        results = site.service.results_for_page(predictor, uploads, _record(), overlays=overlays)
+        results = _results(predictor, uploads, overlays=overlays, thumbnails=len(uploads) > 1)
     return _result_page(results, [predictor.info])
 
 
@@ -190,12 +189,53 @@ def _page_of_several(uploads: Sequence[Upload], models: Mapping[str, "Predictor"
     """Answer by each model in turn; every answer is written with the thresholds and the card of its own model."""
     results = []
     for name, predictor in models.items():
-        for result in site.service.results_for_page(predictor, uploads, _record(), overlays=overlays, alone=False):
+        for result in _results(predictor, uploads, overlays=overlays, thumbnails=True):
             result |= {"model": name, "number": len(results) + 1, "name": f"{result['name'] or 'Radiograph'} · {name}"}
             text = render_template("one_result.html", result=result, many=True, info=predictor.info)
             result["html"] = Markup(text)  # noqa: S704 - a template's, which has escaped what it shows
             results.append(result)
     return _result_page(results, [predictor.info for predictor in models.values()])
+
+
+def _results(
+    predictor: "Predictor", uploads: Sequence[Upload], *, overlays: bool, thumbnails: bool
+) -> list[dict[str, object]]:
+    """Answer each file with what result.html shows of it."""
+    results = []
+    for number, one in enumerate(site.service.answers(predictor, uploads, request.record), 1):
+        result = {"number": number, "name": one.upload.name, "labels": one.upload.labels}
+        result |= {"answer": one.answer, "error": one.error}
+        with one.file.stage("draw") if one.answer else contextlib.nullcontext():
+            results.append(result | _pictures(one, predictor.info, overlays=overlays, thumbnail=thumbnails))
+    return results
+
+
+def _pictures(one: Answered, info: ModelInfo, *, overlays: bool, thumbnail: bool) -> dict[str, object]:
+    """Draw what the page shows of one file, as data URIs."""
+    if one.radiograph is None:
+        return {"radiograph": None, "thumbnail": None, "overlays": []}
+    shown = fit_for_display(one.radiograph, MAX_DISPLAY_SIDE)
+    return {
+        "radiograph": data_uri(encode_jpeg(shown), "jpeg"),
+        "size": list(shown.shape),
+        "thumbnail": data_uri(encode_jpeg(fit_for_display(shown, THUMBNAIL_SIDE)), "jpeg") if thumbnail else None,
+        "overlays": _overlays(shown, one.explanation, info) if overlays else [],
+    }
+
+
+def _overlays(radiograph: np.ndarray, explanation: Explanation, info: ModelInfo) -> list[dict[str, object]]:
+    """Draw the heatmaps of the most probable findings over the radiograph, for a page without script."""
+    if explanation.heatmaps is None:
+        return []
+    peak = common_peak(explanation.heatmaps)
+    return [
+        {
+            "finding": info.findings[k],
+            "picture": data_uri(encode_jpeg(overlay_heatmap(radiograph, explanation.heatmaps[k], peak=peak)), "jpeg"),
+            "empty": not explanation.heatmaps[k].any(),
+        }
+        for k in rank_findings(explanation.probabilities)[:NUM_OVERLAYS]
+    ]
 
 
 def _result_page(results: Sequence[dict[str, object]], infos: Sequence[ModelInfo]) -> str:
@@ -211,7 +251,7 @@ def dicom_results() -> Response:
     with site.service.admitted() as predictor:
         upload, asked = _dicom_upload(), _asked_model()
         predictor = site.service.named(asked) if asked else predictor
-        archive = site.service.dicom_archive(predictor, upload, _record())
+        archive = site.service.dicom_archive(predictor, upload, request.record)
     headers = {"Content-Disposition": 'attachment; filename="dicom-results.zip"'}
     return Response(archive, mimetype="application/zip", headers=headers)
 
@@ -244,27 +284,30 @@ def api_predict() -> Response:
     with site.service.admitted() as predictor:
         uploads, asked = _uploads(), _asked_model()
         predictor = site.service.named(asked) if asked else predictor
-        results = site.service.results_for_programs(predictor, uploads, _record())
-    return _json({"results": results, "model": model_identity(predictor.info, predictor.engine)})
+        results = [
+            one.answer or {"file": one.upload.name} | one.error
+            for one in site.service.answers(predictor, uploads, request.record)
+        ]
+    return json_response({"results": results, "model": model_identity(predictor.info, predictor.engine)})
 
 
 def api_model() -> Response:
     asked = request.args.get("model")
     predictor = site.service.named(asked) if asked else site.service.model.require()
-    return _json(describe_model(predictor.info, predictor.engine))
+    return json_response(describe_model(predictor.info, predictor.engine))
 
 
 def api_document() -> Response:
-    return _json(site.openapi)
+    return json_response(site.openapi)
 
 
 def healthz() -> Response:
-    return _json({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
 def readyz() -> Response:
     predictor = site.service.require_ready()
-    return _json({"status": "ready", "model": predictor.info.digest[:12], "engine": predictor.engine})
+    return json_response({"status": "ready", "model": predictor.info.digest[:12], "engine": predictor.engine})
 
 
 ROUTES = (
@@ -325,20 +368,9 @@ def _model_context() -> dict[str, object]:
     return {"model_state": slot.state, "info": slot.predictor.info if slot.predictor else None}
 
 
-def _samples() -> list[dict[str, object]]:
-    return [
-        {"name": name, "src": f"{request.script_root}/samples/{name}", "labels": list(upload.labels)}
-        for name, upload in site.samples.items()
-    ]
-
-
-def _record() -> RequestRecord:
-    return request.environ["cxr.record"]
-
-
 def _look_at_request() -> None:
     """Note the route for the log, and refuse what was meant for another site or sent by one."""
-    _record().route = request.url_rule.rule if request.url_rule else None
+    request.record.route = request.url_rule.rule if request.url_rule else None
     host, origin = request.headers.get("Host"), request.headers.get("Origin")
     if not host_is_trusted(host, site.trusted_hosts):
         raise SiteError("wrong_host")
@@ -348,144 +380,8 @@ def _look_at_request() -> None:
         raise SiteError("other_site", explain_other_site(origin, host))
 
 
-def _json(document: dict[str, object], status: int = 200, mimetype: str = "application/json") -> Response:
-    return Response(json.dumps(document, allow_nan=False), status, mimetype=mimetype)
-
-
-def _http_error(error: HTTPException) -> Response:
-    code = code_of_status(error.code or 500)
-    if code == "internal":
-        document = problem_details(code, f"{ERRORS[code].detail} Its number in the log: {_record().request_id}.")
-    else:
-        document = problem_details(code)
-    response = _error_response(document | {"status": error.code or 500})
-    response.headers.update({name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After")})
-    return response
-
-
-def _error_response(document: dict[str, object]) -> Response:
-    """Write an error as a page or as problem details (RFC 9457)."""
-    record = _record()
-    record.code, status = document["code"], document["status"]
-    accepted = request.accept_mimetypes
-    if wants_json(request.path, accepted["application/json"], accepted["text/html"]):
-        response = _json(document | {"request_id": record.request_id}, status, "application/problem+json")
-    elif status == 400 and request.endpoint == "predict":
-        response = Response(render_template("index.html", samples=_samples(), error=document), status)
-    else:
-        texts = {name: document[name] for name in ("status", "title", "detail")}
-        response = Response(render_template("error.html", **texts), status)
-    if ERRORS[document["code"]].retry_after:
-        response.headers["Retry-After"] = str(ERRORS[document["code"]].retry_after)
-    return response
-
-
-def server_error_page(app: Site, status: int, prefix: str = "") -> tuple[list[tuple[str, str]], bytes]:
-    """Return headers and page for what the server refuses before the site sees it."""
-    record = RequestRecord()
-    own = {"Cache-Control": "no-store", "X-Request-Id": record.request_id}
-    with app.test_request_context(base_url=f"http://localhost{prefix}", environ_overrides={"cxr.record": record}):
-        response = _error_response(problem_details(code_of_status(status)) | {"status": status})
-        record.write(method="", status=status, num_bytes=0)
-        return [*response.headers, *HEADERS.items(), *own.items()], response.data
-
-
-def _argument(parse: Callable[[str], str | int]) -> Callable[[str], str | int]:
-    """Let the command line repeat the words of a ValueError."""
-
-    def parse_argument(text: str) -> str | int:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse_argument
-
-
-def _num_proxies(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 10:
-        raise ValueError(f"Expected how many proxies stand before the site, 1 to 9, received {text!r}.")
-    return int(text)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Serve the microsite. A prototype for education, not for clinical use."
-    )
-    parser.add_argument(
-        "--model-path",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="(default: model/chest_xray_densenet_model.h5); may be repeated: each picture is then answered by every "
-        "model, and each further one takes about 290 MB of memory",
-    )
-    parser.add_argument(
-        "--anatomy",
-        type=_anatomy,
-        default=ANATOMY_PATH,
-        metavar="FILE",
-        help="model that outlines lungs and heart, or none (default: model/anatomy.h5; without that file the site does "
-        "without outlines)",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (default: %(default)s, which only this machine can reach)",
-    )
-    parser.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
-    parser.add_argument(
-        "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--trusted-host",
-        action="append",
-        metavar="NAME",
-        default=[],
-        type=_argument(host_of_user),
-        help="name under which visitors may address the site, beside this machine's own; may be repeated (default: "
-        "none with a local --host, else any)",
-    )
-    parser.add_argument(
-        "--url-prefix",
-        default="",
-        type=_argument(url_prefix),
-        metavar="PATH",
-        help="path below which a proxy shows the site, such as /cxr (default: none)",
-    )
-    parser.add_argument(
-        "--behind-proxy",
-        nargs="?",
-        type=_argument(_num_proxies),
-        default=0,
-        const=1,
-        metavar="N",
-        help="heed the headers X-Forwarded-For, -Proto, -Host and -Prefix, to which each of N proxies adds one value "
-        "(N: 1 unless given; default: these headers are ignored)",
-    )
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        metavar="URL",
-        default=[],
-        type=_argument(page_origin),
-        help="origin such as https://app.example.org whose pages may use the interface for programs; may be repeated "
-        "(default: none)",
-    )
-    args = parser.parse_args(argv)
-    names = [path.stem for path in args.model_path or ()]
-    if len(set(names)) < len(names):
-        parser.error("argument --model-path: expected files of different names, by which a model is chosen")
-    return args
-
-
-def _anatomy(text: str) -> Path | None:
-    """Read --anatomy."""
-    return None if text == "none" else Path(text)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parse_args(argv, anatomy=ANATOMY_PATH)
     keep_freed_memory_small()
     set_up_logging()
     try:

@@ -1,4 +1,4 @@
-"""What the site says about one file: the JSON answer that page and programming interface share, and its pictures."""
+"""What the site says about one file: the JSON answer that page and programming interface share."""
 
 import base64
 import json
@@ -11,22 +11,17 @@ from cxr.anatomy.outlines import Outlines
 from cxr.anatomy.places import Place, Region
 from cxr.anatomy.polygons import polygons_of
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
-from cxr.heatmaps.overlay import draw_legend, encode_jpeg, encode_png, fit_for_display, overlay_heatmap
+from cxr.heatmaps.overlay import draw_legend, encode_png
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import (
     INPUT_CHECK_WARNING,
     Explanation,
-    common_peak,
     describe_heatmap,
-    rank_findings,
     results_that_apply,
 )
 from cxr.inference.report_draft import CHOSEN, ReportDraft, draft_report
 from cxr.network.model_info import ModelInfo, info_to_json
 
-NUM_OVERLAYS = 3
-MAX_DISPLAY_SIDE = 1024  # pixels; larger pictures are shrunk for the page, never for the model
-THUMBNAIL_SIDE = 160  # pixels
 NO_HEATMAPS = "The heatmaps could not be computed for this picture. The probabilities are not affected."
 
 
@@ -191,30 +186,6 @@ def model_identity(info: ModelInfo, engine: str) -> dict[str, object]:
         "image_size": info.image_size,
         "num_findings": len(info.findings),
         "engine": engine,
-    }
-
-
-def draw_pictures(
-    radiograph: np.ndarray, info: ModelInfo, explanation: Explanation, *, overlays: bool, thumbnail: bool
-) -> dict[str, object]:
-    """Draw what the result page shows of one radiograph, uint8 (height, width), as data URIs."""
-    shown = fit_for_display(radiograph, MAX_DISPLAY_SIDE)
-    maps, drawn = explanation.heatmaps, []
-    if overlays and maps is not None:
-        drawn = [
-            {
-                "finding": info.findings[k],
-                "picture": data_uri(encode_jpeg(overlay_heatmap(shown, maps[k], peak=common_peak(maps))), "jpeg"),
-                "empty": not maps[k].any(),
-                "scale": describe_heatmap(maps[k], float(explanation.logits[k])),
-            }
-            for k in rank_findings(explanation.probabilities)[:NUM_OVERLAYS]
-        ]
-    return {
-        "radiograph": data_uri(encode_jpeg(shown), "jpeg"),
-        "size": list(shown.shape),
-        "thumbnail": data_uri(encode_jpeg(fit_for_display(shown, THUMBNAIL_SIDE)), "jpeg") if thumbnail else None,
-        "overlays": drawn,
     }
 
 

@@ -225,6 +225,10 @@ class InMemoryRequest(Request):
     form_data_parser_class = _FormParser
     max_form_parts = 2 * MAX_FILES
 
+    @property
+    def record(self) -> RequestRecord:
+        return self.environ["cxr.record"]
+
 
 @cache
 def static_path(folder: str, name: str) -> str:

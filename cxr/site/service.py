@@ -18,7 +18,7 @@ from cxr.dicom_out.source import SourceError, read_source
 from cxr.imaging.limits import ImageError
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import Explanation, explain
-from cxr.site.answer import build_answer, draw_pictures
+from cxr.site.answer import build_answer
 from cxr.site.errors import SiteError, problem_details_of
 from cxr.site.middleware import FileRecord, RequestRecord
 from cxr.site.model_slot import ModelSlot
@@ -50,6 +50,25 @@ class Upload:
     name: str
     data: bytes
     labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """One file of a request with its answer, or with what is wrong with it.
+
+    Attributes:
+        file: what is logged of it.
+        answer: in JSON's types; None beside an error.
+        radiograph: uint8 (height, width).
+        error: problem details; None beside an answer.
+    """
+
+    upload: Upload
+    file: FileRecord
+    answer: dict[str, object] | None = None
+    radiograph: np.ndarray | None = None
+    explanation: Explanation | None = None
+    error: dict[str, object] | None = None
 
 
 def clean_name(name: str) -> str:
@@ -132,58 +151,21 @@ class Service:
         finally:
             self._places.release()
 
-    def results_for_programs(
-        self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord
-    ) -> list[dict[str, object]]:
-        """Answer each file; a file that cannot be used gets problem details, a single one raises.
+    def answers(self, predictor: "Predictor", uploads: Sequence[Upload], record: RequestRecord) -> Iterator[Answered]:
+        """Answer each file when its turn comes; one that cannot be used gets problem details, a single one raises.
 
         Raises: ImageError, SiteError.
         """
-        results = []
         for upload in uploads:
             try:
-                results.append(self._answer(predictor, upload, record)[2])
+                picture, explanation = self._explain(predictor, upload, record)
             except (ImageError, SiteError) as error:
                 if len(uploads) == 1:
                     raise
-                results.append({"file": upload.name} | problem_details_of(error))
-        return results
-
-    def results_for_page(
-        self,
-        predictor: "Predictor",
-        uploads: Sequence[Upload],
-        record: RequestRecord,
-        *,
-        overlays: bool,
-        alone: bool = True,
-    ) -> list[dict[str, object]]:
-        """Answer each file with what result.html shows; errors as in `results_for_programs`.
-
-        Args:
-            alone: False where further models answer on the same page, whose table wants small pictures.
-        """
-        results = []
-        for number, upload in enumerate(uploads, 1):
-            result = {"number": number, "name": upload.name, "labels": upload.labels, "error": None}
-            try:
-                radiograph, explanation, result["answer"] = self._answer(predictor, upload, record)
-            except (ImageError, SiteError) as error:
-                if len(uploads) == 1:
-                    raise
-                nothing = {"answer": None, "radiograph": None, "overlays": [], "thumbnail": None}
-                result |= nothing | {"error": problem_details_of(error)}
+                yield Answered(upload, record.files[-1], error=problem_details_of(error))
             else:
-                with record.files[-1].stage("draw"):
-                    result |= draw_pictures(
-                        radiograph,
-                        predictor.info,
-                        explanation,
-                        overlays=overlays,
-                        thumbnail=len(uploads) > 1 or not alone,
-                    )
-            results.append(result)
-        return results
+                answer = {"file": upload.name} | build_answer(predictor.info, explanation, picture)
+                yield Answered(upload, record.files[-1], answer, picture.radiograph, explanation)
 
     def dicom_archive(self, predictor: "Predictor", upload: Upload, record: RequestRecord) -> bytes:
         """Answer one file with a ZIP archive of DICOM objects.
@@ -201,14 +183,6 @@ class Service:
         # One at a time: of 36 megapixels they take 0.5 GB.
         with self._dicom_turn, record.files[-1].stage("draw"):
             return to_archive(dicom_objects(answer, picture.radiograph))
-
-    def _answer(
-        self, predictor: "Predictor", upload: Upload, record: RequestRecord
-    ) -> tuple[np.ndarray, Explanation, dict[str, object]]:
-        """Decode and explain one file: radiograph, explanation, and the answer in JSON's types."""
-        picture, explanation = self._explain(predictor, upload, record)
-        answer = build_answer(predictor.info, explanation, picture)
-        return picture.radiograph, explanation, {"file": upload.name} | answer
 
     def _explain(
         self, predictor: "Predictor", upload: Upload, record: RequestRecord

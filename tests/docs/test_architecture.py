@@ -116,6 +116,15 @@ def test_scripts_are_on_top():
     assert "main_train" not in {n.split(".")[0] for n in IMPORTS["app"]}
 
 
+def test_the_other_scripts_take_grad_cam_from_its_public_face():
+    assert "gradcam.overlay_heatmap" in IMPORTS["app"]
+    assert "gradcam.heatmaps" in IMPORTS["main_train"]
+    public = {"heatmaps", "explain", "overlay_heatmap"}
+    for script in ("app", "main_train"):
+        past_it = {name for name in IMPORTS[script] if name.startswith("cxr.") and name.rpartition(".")[2] in public}
+        assert past_it <= {"cxr.heatmaps"}, past_it  # the package, whose other modules are nobody's public face
+
+
 @pytest.mark.parametrize("library", OWNERS)
 def test_each_library_has_its_owners(library):
     product = {name: names for name, names in IMPORTS.items() if not name.startswith(("tools", "benchmarks"))}

@@ -9,7 +9,7 @@ from site_tools import quick_client
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
-import app as site
+from cxr.site.arguments import parse_args
 from cxr.site.limits import page_origin
 from cxr.site.model_slot import ModelSlot
 
@@ -130,5 +130,5 @@ def test_an_origin_is_written_as_browsers_write_it(text, expected):
 )  # fmt: skip
 def test_what_is_no_origin_is_refused_at_the_start_in_one_line(capsys, text):
     with pytest.raises(SystemExit, match="2"):
-        site.parse_args(["--allow-origin", text])
+        parse_args(["--allow-origin", text])
     assert "--allow-origin: Expected an origin such as" in capsys.readouterr().err

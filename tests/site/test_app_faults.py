@@ -63,7 +63,7 @@ def test_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatch):
     ("place", "name"),
     [
         ("cxr.site.service.build_answer", "answer"),
-        ("cxr.site.service.draw_pictures", "draw"),
+        ("app.overlay_heatmap", "draw"),
         ("cxr.inference.explanation.to_model_input", "preprocess"),
         ("quick_site.StandIn.predict", "model"),
         ("cxr.decoding.pool.Decoder.decode", "decode"),

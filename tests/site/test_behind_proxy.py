@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 import pytest
 from site_tools import FORM, ROOT, ask, form, png, quick_client, running_site, upload
 
-import app as site
+from cxr.site.arguments import parse_args
 from cxr.site.errors import ERRORS, MAX_REQUEST_BYTES
 
 FORWARDED = {
@@ -103,12 +103,12 @@ def test_a_path_that_is_none_does_not_reach_the_links(prefix):
 @pytest.mark.parametrize("value", ["0", "-1", "10", "one", "1.5", "²"])
 def test_a_number_of_proxies_that_is_none_is_refused_in_one_line(capsys, value):
     with pytest.raises(SystemExit, match="2"):
-        site.parse_args([f"--behind-proxy={value}"])
+        parse_args([f"--behind-proxy={value}"])
     assert f"1 to 9, received '{value}'" in capsys.readouterr().err
 
 
 def test_the_flag_counts_one_proxy_unless_told_more():
-    assert [site.parse_args(one).behind_proxy for one in ([], ["--behind-proxy"], ["--behind-proxy", "2"])] == [0, 1, 2]
+    assert [parse_args(one).behind_proxy for one in ([], ["--behind-proxy"], ["--behind-proxy", "2"])] == [0, 1, 2]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from cxr.anatomy.places import OUTSIDE, Place, Region, places_of
 from cxr.imaging.radiograph import decode_radiograph
 from cxr.inference.explanation import explain
 from cxr.network.model_info import ModelFileError
+from cxr.site.arguments import parse_args
 from cxr.site.model_slot import ModelSlot
 
 SHAPE = (240, 200)
@@ -161,6 +162,6 @@ def test_a_site_without_the_file_of_the_outline_model_answers_as_one_that_needs_
 
 
 def test_command_line_takes_a_file_or_none():
-    assert site.parse_args([]).anatomy == ROOT / "model" / "anatomy.h5"
-    assert site.parse_args(["--anatomy", "none"]).anatomy is None
-    assert site.parse_args(["--anatomy", "b.h5"]).anatomy == Path("b.h5")
+    assert parse_args([], anatomy=site.ANATOMY_PATH).anatomy == ROOT / "model" / "anatomy.h5"
+    assert parse_args(["--anatomy", "none"]).anatomy is None
+    assert parse_args(["--anatomy", "b.h5"]).anatomy == Path("b.h5")

@@ -10,6 +10,7 @@ from site_tools import shared_decoder
 
 import app as site
 from cxr.network.model_info import ModelFileError, ModelInfo
+from cxr.site.arguments import parse_args
 from cxr.site.model_slot import ModelSlot, load_in_turn
 
 
@@ -121,4 +122,4 @@ def test_models_are_loaded_one_after_the_other(tmp_path):
 
 def test_files_of_one_name_cannot_be_told_apart():
     with pytest.raises(SystemExit):
-        site.parse_args(["--model-path", "a/model.h5", "--model-path", "b/model.h5"])
+        parse_args(["--model-path", "a/model.h5", "--model-path", "b/model.h5"])
