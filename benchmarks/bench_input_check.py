@@ -10,7 +10,6 @@ installed, and those of --photos; nine pieces of each. Knees and hands are drawn
 """
 
 import argparse
-import csv
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from benchmarks.limb_pictures import SIDE, hand, knee
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
 from cxr.network.input_check import check_inputs
+from cxr.system.csv_table import read_rows
 from gradcam import MODEL_PATH
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,9 +106,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 def read_set(table: Path, folder: Path, limit: int) -> Pictures:
     """Read up to `limit` radiographs of a CSV, evenly chosen by its order."""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [row["Image"] for row in rows]
+    names = [row["Image"] for row in read_rows(table)]
     return [read_radiograph(folder / name) for name in names[:: -(-len(names) // limit)]]
 
 

@@ -9,7 +9,6 @@ and by their rank correlation with the trained head's maps.
 """
 
 import argparse
-import csv
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from cxr.data.columns import name_key
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
 from cxr.metrics.localisation import HEAT_THRESHOLD, random_heatmaps, score_map
+from cxr.system.csv_table import read_rows
 from gradcam import MODEL_PATH, heatmaps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,9 +110,8 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=NUM_HEADS, help=f"heads of each kind (default: {NUM_HEADS})")
     args = parser.parse_args()
     predictor, boxes = Predictor(args.model_path), read_boxes(ROOT / "sample_boxes.csv")
-    with (ROOT / "test_data.csv").open(newline="", encoding="utf-8") as file:
-        boxed = {box.image for box in boxes}
-        images = [row["Image"] for row in csv.DictReader(file) if row["Image"] in boxed]
+    boxed = {box.image for box in boxes}
+    images = [row["Image"] for row in read_rows(ROOT / "test_data.csv") if row["Image"] in boxed]
     size = predictor.info.image_size
     inputs = np.stack([to_model_input(read_radiograph(ROOT / "images" / name), size) for name in images])
     features = predictor.predict(inputs).features

@@ -4,7 +4,6 @@ python -m tools.contact_sheet --data . --out docs/sample_radiographs.png
 """
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 from cxr.data.columns import display_name
+from cxr.system.csv_table import read_rows, read_table, records
 from tools.make_sample_data import BOXES_CSV, SPLITS
 from tools.phantom.case import BOX_SCALE
 from tools.phantom.casemix import NAMES
@@ -25,19 +25,16 @@ def read_cases(folder: Path) -> dict[str, set[str]]:
     """Image name -> findings, over the three splits."""
     cases = {}
     for name, *_ in SPLITS:
-        with (folder / name).open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                cases[row["Image"]] = {finding for finding in NAMES if row[finding] == "1"}
+        for row in read_rows(folder / name):
+            cases[row["Image"]] = {finding for finding in NAMES if row[finding] == "1"}
     return cases
 
 
 def read_boxes(folder: Path) -> dict[str, list[tuple[str, list[float]]]]:
     boxes = defaultdict(list)
-    with (folder / BOXES_CSV).open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        next(rows)
-        for image, finding, *numbers in rows:
-            boxes[image].append((finding, [float(number) for number in numbers]))
+    _, *rows = records(read_table(folder / BOXES_CSV))
+    for _, (image, finding, *numbers) in rows:
+        boxes[image].append((finding, [float(number) for number in numbers]))
     return boxes
 
 

@@ -38,7 +38,7 @@ def card(info: ModelInfo) -> str:
 
 def _facts(info: ModelInfo) -> str:
     settings = info.settings
-    recipe = ", ".join(f"{name.replace('_', ' ')} {settings[name]}" for name in RECIPE if settings.get(name))
+    recipe = ", ".join(f"{display_name(name)} {settings[name]}" for name in RECIPE if settings.get(name))
     rows = [
         ("Input", f"{info.image_size} x {info.image_size} pixels, grey, the whole radiograph resized"),
         ("Start", info.weights_origin),

@@ -106,13 +106,8 @@ class Place:
         return 1 - self.share_inside >= MUCH_OUTSIDE
 
 
-def place_of(heatmap: np.ndarray, outlines: Outlines) -> Place | None:
-    """Return where the heat of one map, (h, w) >= 0, lies; None without heat, or without credible lungs."""
-    return places_of(heatmap[np.newaxis], outlines)[0]
-
-
 def places_of(heatmaps: np.ndarray, outlines: Outlines) -> list[Place | None]:
-    """Return the place of each of several maps, (n, h, w) >= 0, over the same picture."""
+    """Return where the heat of each of n maps, (n, h, w) >= 0, lies; None without heat, or without credible lungs."""
     if not outlines.lungs_credible or not heatmaps.any():
         return [None] * len(heatmaps)
     outlines = _thinned(outlines)

@@ -34,7 +34,7 @@ NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 NEXT_MARKER_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 
 # JPEG 2000: markers SIZ, COD, COC, SOT, SOD and EOC.
-J2K_SIZE, J2K_CODING, J2K_COMPONENT, J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+J2K_CODING, J2K_COMPONENT, J2K_TILE_PART, J2K_DATA, J2K_END = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 J2K_PREDICTABLE = 0x10  # in the code-block style (T.800 A.6.1)
 # Coded data never holds these pairs of bytes (T.800 B.10.1 and D.4.1); SOP and EPH, FF91 and FF92, may stand between.
 J2K_IMPOSSIBLE = re.compile(rb"\xff[\x90\x93-\xff]")

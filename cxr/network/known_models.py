@@ -287,7 +287,7 @@ def _checked(path: Path, source: str, expected: str) -> Path:
 
 
 def _in_time(work: Callable[[], Any], seconds: float) -> Any:
-    """Do something in a thread of its own, for a name look-up knows no time limit; raise its error or TimeoutError."""
+    """Do something in a thread of its own, as DNS has no timeout; raise its error or TimeoutError."""
     outcome: dict[str, object] = {}
 
     def run() -> None:

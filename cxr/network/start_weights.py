@@ -110,7 +110,7 @@ def fetch_imagenet_weights() -> Path:
 
 
 def _download(url: str) -> bytes:
-    """Read a URL in a thread of its own, for a name look-up knows no time limit and would hold the program up."""
+    """Read a URL in a thread of its own: DNS has no timeout and would hold the program up."""
     connected, outcome = threading.Event(), {}
 
     def read() -> None:

@@ -63,6 +63,17 @@ def read_table(path: Path) -> bytes:
     return data.removeprefix(b"\xef\xbb\xbf")
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return column -> cell for each record of a table whose columns are known to be there.
+
+    Raises:
+        TableError: as `read_table` and `records`.
+        OSError: it cannot be read.
+    """
+    header, *rows = [cells for _, cells in records(read_table(path))] or [[]]
+    return [dict(zip(header, row, strict=False)) for row in rows]
+
+
 def _unpacked(data: bytes) -> bytes:
     """Unpack a gzip file, at most one byte more than is allowed."""
     try:

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import zoom
 
 from cxr.anatomy.outlines import Outlines
-from cxr.anatomy.places import REGIONS, place_of, places_of, region_map, share_inside
+from cxr.anatomy.places import REGIONS, places_of, region_map, share_inside
 
 
 def chest() -> Outlines:
@@ -22,6 +22,10 @@ def chest() -> Outlines:
 
 
 CHEST = chest()
+
+
+def place_of(heatmap, outlines):
+    return places_of(heatmap[np.newaxis], outlines)[0]
 
 
 def dot(row: int, column: int, size: int = 100) -> np.ndarray:

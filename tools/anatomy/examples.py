@@ -1,6 +1,5 @@
 """Pictures with outlines of right lung, left lung and heart, as flags in one byte per cell: read, joined, guessed."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, outlines_from
 from cxr.imaging.radiograph import read_radiograph, to_model_input
+from cxr.system.csv_table import read_rows
 
 RIGHT, LEFT, HEART, NO_HEART_KNOWN = 1, 2, 4, 8  # flags of a cell; the last one of all cells or of none
 GAMMAS = (1.0, 0.75, 1.35)  # a guess is the mean over these exposures of a picture
@@ -99,11 +99,6 @@ def guess_outlines(
             aspects.append(aspect)
             names.append(row["Image"])
     return Examples(np.stack(pictures), np.stack(flags).astype(np.uint8), np.array(aspects), names)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines, heart_at, labels_at
 from cxr.imaging.radiograph import read_radiograph
-from tools.anatomy.examples import read_mask, read_rows
+from cxr.system.csv_table import read_rows
+from tools.anatomy.examples import read_mask
 
 Outline = Callable[[np.ndarray], Outlines]  # a radiograph, uint8 (height, width), to its outlines
 

@@ -2,7 +2,6 @@
 
 import csv
 import filecmp
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -92,10 +91,3 @@ def _count(part: Collection, column: int) -> str:
     labels = part.labels[:, column]
     num_positive, num_unlabelled = int((labels == PRESENT).sum()), int((labels == UNLABELLED).sum())
     return f"{num_positive:,}" + (f" ({len(labels) - num_unlabelled:,})" if num_unlabelled else "")
-
-
-def csv_text(part: Collection) -> str:
-    """Return a split as the text of its CSV file."""
-    text = io.StringIO()
-    _write_rows(part, text)
-    return text.getvalue()
