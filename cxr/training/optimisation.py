@@ -163,8 +163,8 @@ class TrainingSteps:
 class HeldSteps(TrainingSteps):
     """The same steps on JAX, where weights and optimiser stay in the compiled function's hands from batch to batch.
 
-    `train_on_batch` reads and writes all 1,340 variables of DenseNet121 around every step, which takes 50 ms and on a
-    GPU is most of it. Between two calls of `settle` the variables hold nothing that may be read.
+    `train_on_batch` reads and writes all 1,340 variables of DenseNet121 around every step, which on a GPU takes longer
+    than the step. Between `take` and `settle` the variables hold nothing that may be read.
     """
 
     def __init__(self, *args: Any) -> None:
