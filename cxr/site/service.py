@@ -36,6 +36,10 @@ SAMPLES = {
     "00000003_000.png": ("d1d49ee26566f5c0ce94342b05e637934ff0e98f309a3a6e5769dac2f225e1ac", ()),
 }
 MAX_ADMITTED = 12  # requests that are worked on or wait for it; the server has threads to spare for all others
+# Requests that are worked on at once, from reading the form to the finished page: what a request takes beside its body
+# (a copy of its files, a radiograph of up to 36 MB, a page of 9 MB several times over while it is written) is taken so
+# many times at most. As many forward passes run side by side; more requests at work answer no more in a second.
+MAX_AT_WORK = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ class Service:
         self._decoder = decoder
         self._dicom_turn = threading.Lock()
         self._places = threading.BoundedSemaphore(MAX_ADMITTED)
+        self._at_work = threading.BoundedSemaphore(MAX_AT_WORK)
 
     @property
     def model(self) -> ModelSlot:
@@ -142,12 +147,16 @@ class Service:
 
     @contextmanager
     def admitted(self) -> Iterator["Predictor"]:
-        """Let a request in, before any of its body is looked at. Raises: SiteError model_... or busy."""
+        """Let a request in, before any of its body is looked at, and wait for its turn.
+
+        Raises: SiteError model_... or busy.
+        """
         predictor = self.model.require()
         if not self._places.acquire(blocking=False):
             raise SiteError("busy")
         try:
-            yield predictor
+            with self._at_work:
+                yield predictor
         finally:
             self._places.release()
 
