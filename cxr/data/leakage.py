@@ -4,6 +4,7 @@ import decimal
 import hashlib
 import itertools
 import re
+import unicodedata
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from cxr.data.labels import Split
 from cxr.data.problems import DataProblems, shown
 
 NUMBER = re.compile(r"[+-]?\d{1,50}(\.\d{0,50})?([eE]\+?\d{1,2})?", re.ASCII)
+# What stands before the number of a patient in one table and not in another: p10000032, patient00012, PT-100.
+ID_PREFIX = re.compile(r"(?:patient|subject|pat|pt|sub|p|id)[-_ #.]*(?=\d+$)", re.ASCII)
 EXACT = decimal.Context(prec=200)  # digits; no NUMBER is rounded
 NUM_EXAMPLES = 5  # rows, images or patients named in a message
 
@@ -76,7 +79,7 @@ def count_shared_patients(
 
 
 def warn_of_retyped_patients(first: Split, second: Split, files: dict[str, str], problems: DataProblems) -> None:
-    """Warn of patients of two splits whose ids differ as text only by how a number is written, or by case.
+    """Warn of patients of two splits whose ids differ as text only by how they are written.
 
     Spreadsheets and pandas make 100, 100.0 or 1e2 of 00000100. Ids stay text all the same: nobody is moved.
     """
@@ -99,13 +102,24 @@ def warn_of_retyped_patients(first: Split, second: Split, files: dict[str, str],
 
 
 def patient_key(patient: str) -> str:
-    """Return what two spellings of an id have in common: the number, or the text without case and blanks."""
-    text = patient.strip()
+    """Return what two spellings of an id have in common.
+
+    The number, however it is written (100.0, 1e2, "1,000", full-width digits, with or without "patient" before it), or
+    else the text without case, accents' encoding, blanks, invisible characters, dashes between letter and digit, and
+    zeros before a number.
+    """
+    text = unicodedata.normalize("NFKC", patient)
+    text = "".join(one for one in text if unicodedata.category(one) != "Cf").strip().casefold()
+    text = ID_PREFIX.sub("", text)
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", text, re.ASCII):
+        text = text.replace(",", "")
     if text.isascii() and text.isdigit():
         return text.lstrip("0") or "0"
     if NUMBER.fullmatch(text):
         return format(EXACT.normalize(decimal.Decimal(text)), "f")
-    return re.sub(r"\s+", "", text).casefold()
+    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"(?<=[^\W\d_])[-_]+(?=\d)|(?<=\d)[-_]+(?=[^\W\d_])", "", text)
+    return re.sub(r"(?<=[^\W\d_])0+(?=\d)", "", text)
 
 
 def _hashed(patient: str) -> str:

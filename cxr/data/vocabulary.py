@@ -16,14 +16,22 @@ from cxr.data.problems import LabelError, shown
 BLANK, ZERO, ONE = float("nan"), 0.0, 1.0
 UNCERTAIN_VALUES = {"zero": ZERO, "one": ONE, "blank": BLANK}
 BLANK_VALUES = {"unlabelled": BLANK, "zero": ZERO}
-# How databases, spreadsheets, pandas and R write truth values.
-WORDS = {"true": ONE, "t": ONE, "yes": ONE, "y": ONE, "false": ZERO, "f": ZERO, "no": ZERO, "n": ZERO}
+# How databases, spreadsheets, pandas and R write truth values, and readers theirs.
+WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "positive", "pos", "present"), ONE),
+    **dict.fromkeys(("false", "f", "no", "n", "negative", "neg", "absent"), ZERO),
+}
 LABEL_PATTERN = re.compile(r"([01])(?:\.0*)?")
 UNCERTAIN_PATTERN = re.compile(r"-1(?:\.0*)?")
-NONE_KEYS = ("nofinding", "nofindings", "normal")
+# Names that say that there is nothing, by their letters: "No Finding", "no-finding", "Normal study".
+NONE_PATTERN = re.compile(
+    r"(normal|healthy|unremarkable|negative|none"
+    r"|(no|without)(acute|active|significant|relevant|other)?(cardiopulmonary)?"
+    r"(finding|abnormality|abnormalitie|disease|pathology|pathologie|lesion|change)s?)+(study|chest|xray|film|case|exam)?"
+)
 # CheXpert's labeller sets No Finding where no disease is mentioned; tubes and pacemakers may be there all the same
 # (Irvin et al. 2019, section 3).
-COMPATIBLE_KEYS = ("supportdevices", *NONE_KEYS)
+COMPATIBLE_KEY = "supportdevices"
 MISSING_WORDS = ("na", "nan", "n/a", "null", "none")  # how R, pandas and databases write an empty cell
 
 
@@ -84,8 +92,9 @@ def contradictions(keys: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray,
 
     Returns: the rows; the columns of the findings beside it.
     """
-    none = [column for column, key in enumerate(keys) if key in NONE_KEYS]
-    others = [column for column, key in enumerate(keys) if key not in COMPATIBLE_KEYS]
+    says_none = [bool(NONE_PATTERN.fullmatch("".join(filter(str.isalpha, key)))) for key in keys]
+    none = [column for column, says in enumerate(says_none) if says]
+    others = [column for column, key in enumerate(keys) if not says_none[column] and key != COMPATIBLE_KEY]
     positive = labels == 1
     rows = np.flatnonzero(positive[:, none].any(axis=1) & positive[:, others].any(axis=1))
     return rows, [column for column in others if positive[rows, column].any()]
@@ -133,14 +142,23 @@ KNOWN_TABLES = (
 _WORDS = frozenset({
     "sex", "gender", "age", "view", "projection", "follow", "followup", "fold", "split", "index", "unnamed", "date",
     "year", "birth", "birthdate", "ethnicity", "race", "insurance", "source", "dataset", "hospital", "manufacturer",
-    "modality", "scanner", "viewposition", "patientsex", "patientage", "patientgender", "pixelspacing", "istrain",
-    "isval", "istest",
+    "modality", "scanner", "viewposition", "patientsex", "patientage", "patientgender", "pixelspacing", "pixel",
+    "quality", "reader", "radiologist", "annotator", "visit", "accession", "accessionnumber", "inpatient", "outpatient",
+    "mortality", "survival", "deceased", "died", "marital", "language", "institution", "photometric", "bbox", "icu",
+    "reviewed", "verified", "exclude", "excluded", "birthday", "weekday",
 })  # fmt: skip
-# Whole names that hold none.
+# Whole names that hold none, and what they may stand beside: "isMale", "portable_xray", "smoker_yes".
 _NAMES = frozenset({
     "id", "studyid", "seriesid", "radid", "ap", "pa", "ll", "lateral", "frontal", "male", "female", "height", "width",
-    "weight", "bmi", "portable", "kfold", "train", "val", "valid", "validation", "test", "subset", "partition",
-    "imageheight", "imagewidth", "rows", "columns", "smoker", "classid",
+    "weight", "weights", "bmi", "portable", "bedside", "kfold", "train", "val", "valid", "validation", "test", "subset",
+    "partition", "imageheight", "imagewidth", "row", "rows", "columns", "smoker", "smoking", "classid", "study",
+    "series", "site", "center", "centre", "ward", "emergency", "month", "time", "dob", "pregnant", "monochrome", "bits",
+    "keep", "use", "uncertain", "box", "boxes", "mf", "fm", "report", "sample", "label", "labels", "findings",
+    "stored", "inspiration", "rotated", "patient",
+})  # fmt: skip
+_FILLERS = frozenset({
+    "is", "in", "of", "has", "the", "set", "yes", "flag", "xray", "film", "f", "m", "n", "num", "number", "count", "kg",
+    "cm", "original", "image",
 })  # fmt: skip
 _ROW_NUMBER = re.compile(r"unnamed:? ?_?\d+(\.\d+)?(_level_\d+)?")
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -162,8 +180,9 @@ def is_no_finding(name: str) -> bool:
     """Whether a column's name says that it holds no finding but a person's, picture's or table's property."""
     words = {word.lower() for word in _PARTS.findall(name)}
     letters = "".join(re.findall(r"[a-z0-9]", name.lower()))
-    # "AP/PA", "Frontal/Lateral": every part is such a name.
-    return bool(words & _WORDS) or letters in _WORDS | _NAMES or (len(words) > 1 and words <= _NAMES)
+    # "AP/PA", "Frontal/Lateral", "is_male": every part is such a name, or may stand beside one.
+    names = words - _FILLERS
+    return bool(words & _WORDS) or letters in _WORDS | _NAMES or (bool(names) and names <= _NAMES)
 
 
 def is_row_number(name: str, position: int) -> bool:

@@ -10,7 +10,20 @@ from cxr.system.csv_table import TableError, read_table, records
 
 
 @pytest.mark.fault("C60")
-@pytest.mark.parametrize("words", ["True,False", "TRUE,false", "yes,No", "Y,n", "t,F", " true ,FALSE", "1.0,no"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "True,False",
+        "TRUE,false",
+        "yes,No",
+        "Y,n",
+        "t,F",
+        " true ,FALSE",
+        "1.0,no",
+        "Positive,negative",
+        "present,Absent",
+    ],
+)
 def test_words_for_true_and_false_are_labels(tmp_path, words):
     result = check(tmp_path, HEADER + f"a1.png,{words},11\na2.png,0,1,12\n")
     assert result.exit_code == 0
