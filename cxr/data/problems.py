@@ -60,8 +60,8 @@ class DataProblems:
 
 
 def shown(text: str, max_chars: int = 40) -> str:
-    """Quote text of a file for a message: escaped, and shortened so that it cannot flood the terminal."""
-    return repr(text if len(text) <= max_chars else text[: max_chars - 3] + "...")
+    """Quote text of a file for a message: shortened, and what a terminal would act on escaped, but no back-slash."""
+    return repr(text if len(text) <= max_chars else text[: max_chars - 3] + "...").replace("\\\\", "\\")
 
 
 def listed_names(names: Sequence[str]) -> str:

@@ -50,6 +50,7 @@ def test_images_under_another_name_are_found_and_the_difference_said_once(tmp_pa
     found = messages(result, "found elsewhere")
     assert len(found) == 3
     assert all(message.startswith("2 of 2 images") and difference in message for message in found)
+    assert not any("\\\\" in message for message in found)  # a back-slash is shown as one
     assert result.num_unlisted == 0
     # Boxes are named as the CSV names the pictures.
     boxes = [Box(listed.format("c1"), "Edema", 0.1, 0.2, 0.3, 0.4), Box("other.png", "Edema", 0.1, 0.2, 0.3, 0.4)]
