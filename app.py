@@ -48,7 +48,7 @@ from cxr.heatmaps.colormap import inferno
 from cxr.heatmaps.overlay import OPACITY, encode_jpeg, fit_for_display
 from cxr.imaging.limits import ImageError
 from cxr.inference.explanation import Explanation, common_peak, rank_findings
-from cxr.inference.sentences import exact, percent, probability_by, threshold, threshold_beside
+from cxr.metrics.number_text import exact, percent, probability_by, threshold, threshold_beside
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 from cxr.site.answer import data_uri, describe_model, legend, model_identity
 from cxr.site.arguments import parse_args

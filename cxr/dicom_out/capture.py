@@ -16,6 +16,7 @@ from cxr.dicom_out.codes import SOURCE_IMAGE, short_text
 from cxr.dicom_out.instance import PURPOSE, Answer, common_arguments
 from cxr.heatmaps.overlay import draw_legend, overlay_heatmap
 from cxr.inference.explanation import common_peak, describe_heatmap, rank_findings
+from cxr.metrics.number_text import probability_by, threshold
 
 NUM_OVERLAYS = 3  # with the list of findings they fill two rows of two
 MAX_LISTED = 20  # findings
@@ -82,7 +83,8 @@ def draw_capture(answer: Answer, radiograph: np.ndarray) -> np.ndarray:
         )
     for place, k in zip(places, shown, strict=False):
         colour = ABOVE if explanation.probabilities[k] >= info.threshold else TEXT
-        caption = f"{_cut(display_name(info.findings[k]), 34)}  {explanation.probabilities[k]:.2f}"
+        probability = probability_by(explanation.probabilities[k], info.threshold)
+        caption = f"{_cut(display_name(info.findings[k]), 34)}  {probability}"
         scale = describe_heatmap(maps[k], float(explanation.logits[k]))
         _picture(page, draw, place, overlay_heatmap(small, maps[k], peak=peak), caption, colour, scale)
     _list_findings(draw, places[max(len(shown), 1)], answer, listed)
@@ -117,7 +119,7 @@ def _list_findings(draw: ImageDraw.ImageDraw, place: tuple[int, int], answer: An
     info, (left, top) = answer.info, place
     whole = "All findings" if len(listed) == len(info.findings) else f"The {len(listed)} most probable findings"
     _write(draw, left, top, whole, TEXT, LARGE)
-    _write(draw, left, top + 32, f"probability; line: threshold {info.threshold:.2f}", MUTED, SMALL)
+    _write(draw, left, top + 32, f"probability; line: threshold {threshold(info.threshold)}", MUTED, SMALL)
     bar_left, bar_width = left + NAME_WIDTH, CELL - NAME_WIDTH - NUMBER_WIDTH
     for number, k in enumerate(listed):
         y = top + CAPTION + number * ROW
@@ -128,7 +130,7 @@ def _list_findings(draw: ImageDraw.ImageDraw, place: tuple[int, int], answer: An
         draw.rectangle((bar_left, y + 5, bar_left + bar_width * probability, y + 17), fill=ABOVE if above else BELOW)
         line = bar_left + bar_width * info.threshold
         draw.line((line, y + 1, line, y + 21), fill=TEXT, width=2)
-        said = f"{probability:.2f}  {'above' if above else 'below'}"
+        said = f"{probability_by(probability, info.threshold)}  {'above' if above else 'below'}"
         _write(draw, bar_left + bar_width + 16, y, said, ABOVE if above else TEXT, TEXT_SIZE)
 
 

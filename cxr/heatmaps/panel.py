@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import draw_legend
+from cxr.metrics.number_text import probability_by, threshold
 from cxr.network.model_info import ModelInfo
 
 matplotlib.rcParams["text.parse_math"] = False  # names are the user's: a "$" in one is no mathematics
@@ -121,7 +122,7 @@ def draw_panel(
             place = lines.caption
         else:
             probability = probabilities[captioned.position]
-            title = f"{_short_name(info.findings[captioned.position])}  {probability:.2f}"
+            title = f"{_short_name(info.findings[captioned.position])}  {probability_by(probability, info.threshold)}"
             colour, scale = ABOVE if probability >= info.threshold else TEXT, captioned.scale
             axes.imshow(captioned.overlay, aspect="auto")
             place = captioned.place
@@ -155,7 +156,7 @@ def _draw_bars(page: _Page, left: float, top: float, height: float, probabilitie
         "Probability of each finding" if whole else f"The {len(ranking)} most probable of {len(probabilities)} findings"
     )
     page.text(left, top, title, color=TEXT, fontsize=12.5, weight="bold")
-    page.text(left, top + 0.25, f"line: threshold {info.threshold:.2f}", color=MUTED, fontsize=9)
+    page.text(left, top + 0.25, f"line: threshold {threshold(info.threshold)}", color=MUTED, fontsize=9)
     axes = page.axes(left + 1.45, top + CAPTION, BARS_WIDTH - 1.45 - 0.45, height)
     positions = np.arange(len(ranking))
     values = probabilities[ranking]
@@ -163,7 +164,7 @@ def _draw_bars(page: _Page, left: float, top: float, height: float, probabilitie
     axes.barh(positions, values, color=[ABOVE if value >= info.threshold else BELOW for value in values], height=0.62)
     axes.axvline(info.threshold, color=TEXT, linewidth=1, linestyle=(0, (4, 3)))
     for position, value in zip(positions, values, strict=True):
-        axes.text(1.03, position, f"{value:.2f}", color=TEXT, fontsize=10, va="center")
+        axes.text(1.03, position, probability_by(value, info.threshold), color=TEXT, fontsize=10, va="center")
     axes.set(xlim=(0, 1), ylim=(-0.6, len(ranking) - 0.4), xticks=[0, 0.5, 1])
     axes.set_yticks(positions, [_short_name(info.findings[finding]) for finding in ranking], fontsize=10, color=TEXT)
     axes.tick_params(length=0, colors=MUTED, labelsize=9, axis="x")

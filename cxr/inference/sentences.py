@@ -1,79 +1,19 @@
-"""Every sentence of the report draft, the names of its numbers, and how numbers are written in it.
+"""Every sentence of the report draft, and the names of its numbers.
 
 Another language is a translation of this file and of nothing else. It keeps three rules: a sentence says no more than
 the numbers that it is given; it speaks of probabilities, thresholds and zones, never of a disease that is there or not;
-every number goes through the functions at the top. What is said of which answer is decided in
-cxr.inference.report_draft.
+every number goes through cxr.metrics.number_text, or through functions of its own where a language writes numbers
+otherwise. What is said of which answer is decided in cxr.inference.report_draft.
 """
 
 from collections.abc import Mapping, Sequence
 
+from cxr.metrics.number_text import exact, fixed, num_decimals, percent, probability, probability_beside, threshold
 from cxr.network.model_info import DISCLAIMER
 
 OPENING = f"{DISCLAIMER} Draft of a report, written by a program from a model's numbers; nobody has checked it."
 CLOSING = f"End of the draft. It is no diagnosis. {DISCLAIMER}"
 TECHNIQUE, COMPARISON, FINDINGS, IMPRESSION, LIMITS = "Technique", "Comparison", "Findings", "Impression", "Limits"
-MAX_DIGITS = 9  # decimals that tell any two probabilities in single precision apart
-
-
-# How numbers and lists are written
-
-
-def fixed(value: float, digits: int = 2) -> str:
-    """Write a number with this many decimals."""
-    return f"{value:.{digits}f}"
-
-
-def exact(value: float) -> str:
-    """Write a number as the list of what a sentence comes from has it."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def probability_by(value: float, *limits: float | None) -> str:
-    """Write a probability with as many decimals as show on which side of each limit it lies, and with two at least."""
-    digits = max((_digits(value, limit) for limit in limits if limit is not None), default=2)
-    return probability(value) if digits == 2 else fixed(value, digits)
-
-
-def probability_beside(value: float, limit: float) -> tuple[str, str]:
-    """Write a probability and its threshold with as many decimals as show which is larger, and with two at least."""
-    digits = _digits(value, limit)
-    return probability(value) if digits == 2 else fixed(value, digits), fixed(limit, digits)
-
-
-def threshold_beside(limit: float, value: float) -> str:
-    """Write a threshold as it stands beside a probability."""
-    return probability_beside(value, limit)[1]
-
-
-def threshold(value: float) -> str:
-    """Write a threshold; never as 0 or 1, unless it is."""
-    return fixed(value, _digits(value, value))
-
-
-def _digits(value: float, limit: float) -> int:
-    """Return how many decimals tell a value from its limit, and the limit from 0 and 1."""
-    for digits in range(2, MAX_DIGITS):
-        shown, shown_limit = round(value, digits), round(limit, digits)
-        told_apart = (shown > shown_limit) == (value > limit) and (shown < shown_limit) == (value < limit)
-        if told_apart and (shown_limit in (0, 1)) == (limit in (0, 1)):
-            return digits
-    return MAX_DIGITS
-
-
-def probability(value: float) -> str:
-    """Write a probability with two decimals; never as a bare 0 or 1, which would claim to be certain."""
-    return "<0.01" if value < 0.005 else ">0.99" if value >= 0.995 else fixed(value)
-
-
-def percent(share: float) -> str:
-    """Write a share of 1; what is almost nothing or almost all is not written as nothing or all."""
-    whole = round(100 * share)
-    if whole == 0 and share > 0:
-        return "<1 %"
-    if whole == 100 and share < 1:
-        return ">99 %"
-    return f"{whole} %"
 
 
 def listing(parts: Sequence[str]) -> str:
@@ -161,7 +101,7 @@ def rule_per_finding(lowest: float, highest: float, without: Sequence[str], num_
 
 def input_check(value: float, limit: float) -> str:
     """Say whether the picture is like the training radiographs: whether the value is at most the limit."""
-    shown, likeness = fixed(value, _digits(value, limit)), "unlike" if value > limit else "like"
+    shown, likeness = fixed(value, num_decimals(value, limit)), "unlike" if value > limit else "like"
     return f"Input check: the picture is {likeness} the training radiographs ({shown}, where {limit:g} is the limit)."
 
 

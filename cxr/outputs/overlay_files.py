@@ -7,6 +7,7 @@ from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.explanation import Explanation, common_peak, describe_heatmap
 from cxr.inference.picture_files import OutputNames
+from cxr.metrics.number_text import probability_beside
 from cxr.network.model_info import ModelInfo
 from cxr.outputs.answer_writer import Choice, WithoutEnd, write_whole
 
@@ -31,6 +32,6 @@ class OverlayFiles(WithoutEnd):
             path = self._outputs.claim(name, info.findings[k])
             write_whole(path, mark_as_drawn(encode_png(overlay)))
             scale = describe_heatmap(answer.heatmaps[k], float(answer.logits[k]))
-            said = f"{info.findings[k]} {answer.probabilities[k]:.2f} (threshold {info.threshold:.2f}), {scale}"
-            lines.append(f"{said} -> {path}")
+            probability, threshold = probability_beside(answer.probabilities[k], info.threshold)
+            lines.append(f"{info.findings[k]} {probability} (threshold {threshold}), {scale} -> {path}")
         return lines

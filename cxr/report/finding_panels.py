@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr.data.columns import display_name
+from cxr.metrics.number_text import threshold
 from cxr.metrics.per_finding import Evaluation, FindingEvaluation, Predictions
 from cxr.report.figures import (
     BLUE,
@@ -97,7 +98,7 @@ def draw_confusions(evaluation: Evaluation, chosen: bool) -> Figure:
         axes.set_xticks((0, 1), ("no", "yes"), fontsize=8)
         axes.set_yticks((0, 1), ("no", "yes"), fontsize=8)
         axes.tick_params(length=0)
-        axes.set_title(f"{_short(row.finding)}\nthreshold {confusion.threshold:.2f}", fontsize=8.5)
+        axes.set_title(f"{_short(row.finding)}\nthreshold {threshold(confusion.threshold)}", fontsize=8.5)
     figure.supxlabel("Predicted", fontsize=9)
     figure.supylabel("Labelled", fontsize=9)
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import ImageError, read_radiograph
+from cxr.metrics.number_text import probability_beside
 from cxr.metrics.per_finding import Predictions
 from cxr.report.report_page import GalleryPicture
 
@@ -48,9 +49,10 @@ def make_gallery(
         heatmap, peak = maps[finding], float(maps.max())
         probability, present = predictions.probabilities[row, finding], predictions.labels[row, finding] == 1
         hit = present == (probability >= threshold)
+        written, limit = probability_beside(probability, threshold)
         caption = (
             f"{predictions.images[row]}: {display_name(predictions.findings[finding])}, labelled "
-            f"{'present' if present else 'absent'}, probability {probability:.2f} (threshold {threshold:.2f})"
+            f"{'present' if present else 'absent'}, probability {written} (threshold {limit})"
         )
         if heatmap.max() > 0:
             caption += f", hottest cell {heatmap.max():+.2g} logit (colours end at {peak:+.2g})"

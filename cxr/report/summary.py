@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr.metrics.localisation import Localisation
+from cxr.metrics.number_text import threshold
 from cxr.metrics.per_finding import Confusion, Evaluation
 from cxr.metrics.ranking import Estimate
 
@@ -29,7 +30,7 @@ def terminal_table(evaluation: Evaluation) -> str:
     for name, row in zip(names, rows, strict=True):
         default, chosen = row.at_default, row.at_chosen
         ranking = f"{row.support:5d}  {interval(row.auroc):19} {number(row.average_precision.value):5}"
-        decisions = f"     {_rates(default)} | >={chosen.threshold:4.2f} {_rates(chosen)}"
+        decisions = f"     {_rates(default)} | >={threshold(chosen.threshold):4} {_rates(chosen)}"
         lines.append(f"{name:{width}} {ranking} | {decisions}")
     if num_more := len(evaluation.findings) - len(rows):
         lines.append(f"The {len(rows)} most frequent; {num_more} more findings are in the report and in metrics.json.")

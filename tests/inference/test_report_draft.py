@@ -16,7 +16,6 @@ from cxr.imaging.dicom import LATERAL_VIEW
 from cxr.inference.draft_findings import MAX_NAMED
 from cxr.inference.explanation import Explanation
 from cxr.inference.report_draft import ReportDraft, draft_report
-from cxr.inference.sentences import percent, probability, probability_beside, probability_by, threshold
 from cxr.network.input_check import Source
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 
@@ -266,39 +265,6 @@ def test_no_text_speaks_of_a_disease_that_is_there_or_not(case):
         r"diagnos|normal|present\b|absent|evidence of|consistent with|suggest|suspicious|healthy|patient has|confirm"
     )
     assert re.findall(claims, text, re.IGNORECASE) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "limit", "expected"),
-    [
-        (0.62, 0.5, ("0.62", "0.50")),
-        (0.496, 0.5, ("0.496", "0.500")),
-        (0.49996, 0.5, ("0.49996", "0.50000")),
-        (0.5, 0.5, ("0.50", "0.50")),
-        (0.180, 0.17827, ("0.180", "0.178")),
-        (0.0049, 0.5, ("<0.01", "0.50")),
-        (0.9951, 0.5, (">0.99", "0.50")),
-        (0.3, 0.004, ("0.300", "0.004")),
-        (0.3, 0.9996, ("0.3000", "0.9996")),
-        (1.0, 1.0, (">0.99", "1.00")),
-    ],
-)
-def test_a_probability_and_its_threshold_show_which_is_larger(value, limit, expected):
-    assert probability_beside(value, limit) == expected
-
-
-def test_a_probability_shows_on_which_side_of_every_threshold_it_lies():
-    assert probability_by(0.18, 0.5, 0.17827) == "0.180"
-    assert probability_by(0.4996, 0.5, None) == "0.4996"
-    assert [probability_by(value) for value in (0.001, 0.5, 0.999)] == ["<0.01", "0.50", ">0.99"]
-
-
-def test_almost_nothing_and_almost_all_are_not_written_as_nothing_and_all():
-    assert [percent(share) for share in (0, 0.004, 0.005, 0.5, 0.994, 0.996, 1)] == [
-        *("0 %", "<1 %", "<1 %", "50 %", "99 %", ">99 %", "100 %")
-    ]
-    assert [probability(value) for value in (0, 0.0049, 0.005, 0.994, 1)] == ["<0.01", "<0.01", "0.01", "0.99", ">0.99"]
-    assert [threshold(value) for value in (0, 0.004, 0.5, 0.9999, 1)] == ["0.00", "0.004", "0.50", "0.9999", "1.00"]
 
 
 def test_chosen_thresholds_fall_back_to_the_common_one_where_there_are_none():

@@ -1,5 +1,6 @@
 """Writers of a run's outputs: their order, their end, and that a row of the table comes after them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -90,3 +91,17 @@ def test_overlays_and_panel_show_the_chosen_findings_in_their_order(tmp_path, ow
         assert_array_equal(cv2.imread(str(tmp_path / "d" / name))[:, :, ::-1], expected)
     panel = cv2.imread(str(tmp_path / "d" / names[2]))
     assert len(np.unique(panel.reshape(-1, 3), axis=0)) > 1000  # not an empty canvas
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [(0.0004, "<0.01 (threshold 0.50)"), (0.4996, "0.4996 (threshold 0.5000)"), (0.75, "0.75 (threshold 0.50)")],
+)
+def test_a_line_shows_on_which_side_of_the_threshold_the_probability_lies(tmp_path, probability, said):
+    picture = decode_with_notices(files.png(files.radiograph(seed=2)))
+    answer = gradcam.explain(served_predictor(), picture.radiograph)
+    answer = replace(answer, probabilities=np.full(len(FINDINGS), probability, np.float32))
+    info = replace(served_model().info, threshold=0.5)
+    with OverlayFiles(OutputNames(tmp_path), info, lambda _: [1], own_peak=False) as overlays:
+        (line,) = overlays.add("x.png", Path("x.png"), picture, answer)
+    assert line.startswith(f"{FINDINGS[1]} {said}, ")

@@ -45,6 +45,8 @@ def test_cases_need_no_positive_and_no_error():
                        "hottest cell +1 logit (colours end at +4)", False),
         (1, 0.25, 0.0, "0.png: Pleural Thickening, labelled present, probability 0.25 (threshold 0.50), "
                        "no positive evidence", False),
+        (1, 0.4996, 0.0, "0.png: Pleural Thickening, labelled present, probability 0.4996 (threshold 0.5000), "
+                         "no positive evidence", False),
     ],
 )  # fmt: skip
 def test_gallery_says_what_is_shown(tmp_path, label, probability, heat, caption, hit):
