@@ -34,7 +34,7 @@ if __name__ == "__main__":
     hold_standard_descriptors()
 
 from cxr.data.boxes import Box, BoxError, read_boxes, with_file_names
-from cxr.data.cache import CachedSplit, cache_split
+from cxr.data.cache import CachedSplit, cache_split, is_unchanged
 from cxr.data.checks import DataCheck, check_splits
 from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
@@ -287,6 +287,8 @@ def save(
     settings = dataclasses.asdict(history.recipe) | {"versions": library_versions()}
     origin = history.recipe.weights_origin
     data = describe_data([one.split for one in cached.values()], args.image_dir)
+    if data and not all(is_unchanged(one, args.image_dir) for one in cached.values()):
+        data = ""  # the sample lies there now, and was not what the model has learned from
     known = {"data": data, "weights_origin": origin, "settings": settings} | patients
     sources = sources_of(cached["train"].split, test_sets)
     info = describe_model(network, cached, {name: args.describe.get(name, "") for name in sources}, **known)
@@ -344,7 +346,7 @@ def evaluate_and_report(
         info = save_model(network, info, args.model_path)
     predictions = results.predictions
     maps = heatmaps(results.case_features, results.head_kernel)
-    gallery = make_gallery(results.cases, maps, predictions, args.image_dir, info.threshold)
+    gallery = make_gallery(results.cases, maps, predictions, args.image_dir, info.threshold, results.case_contents)
     splits = [one.split for one in cached.values()]
     folder = free_folder(args.work_dir / "reports" / datetime.now().strftime("%Y-%m-%d_%H%M%S"))
     record = describe_run(folder.name, info, history, splits)

@@ -7,6 +7,9 @@ at which a half-written cache could pass for a whole one.
 A file's name, size and time of change say nothing about its content: archives and pseudonymisers set times as they
 like. What no program can set is the time at which the system last touched the file's entry (ctime). A file whose entry
 is as it was is taken for the same; any other is read, and its digest decides.
+
+A run computes with the pixels that it was given: where files have changed while another run uses their cache, the new
+pixels go into a copy of it.
 """
 
 import contextlib
@@ -28,13 +31,14 @@ from cxr.data.labels import Split
 from cxr.data.problems import NUM_LISTED, shown
 from cxr.decoding.file_decoder import FileDecoder
 from cxr.imaging.radiograph import ImageError, read_file, to_model_input
-from cxr.system.atomic_files import waiting_lock
+from cxr.system.atomic_files import is_in_use, replacing, use, waiting_lock
 from cxr.system.progress import Progress
 
 # One row: the content's digest, a seal that ties it to the pixels, and the file's entry when it was read.
 RECORD = np.dtype(
     [("content", "u1", 16), ("seal", "<u8"), ("inode", "<u8"), ("size", "<u8"), ("mtime", "<i8"), ("ctime", "<i8")]
 )
+NUM_READS = 3  # of a file that changes while it is read
 SETTLED_NS = 2_000_000_000  # an entry younger than this when it was read may change again within the clock's step
 CACHE_VERSION = 2  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
@@ -87,11 +91,13 @@ class CachedSplit:
     Attributes:
         model_inputs: uint8 (n, size, size, 1), memory-mapped, in the split's order.
         fingerprint: SHA-256 over findings, labels, image names and pixels.
+        contents: uint8 (n, 16), digests of the files that the pixels were decoded from; None where there are none.
     """
 
     split: Split
     model_inputs: np.ndarray
     fingerprint: str
+    contents: np.ndarray | None = None
 
     @property
     def image_size(self) -> int:
@@ -105,7 +111,9 @@ class CachedSplit:
         """Return the split of the given row numbers, in rising order."""
         keep = np.zeros(len(self), bool)
         keep[rows] = True
-        return CachedSplit(self.split.select(keep), self.model_inputs[keep], f"{self.fingerprint}, {len(rows)} rows")
+        contents = None if self.contents is None else self.contents[keep]
+        fingerprint = f"{self.fingerprint}, {len(rows)} rows"
+        return CachedSplit(self.split.select(keep), self.model_inputs[keep], fingerprint, contents)
 
 
 def cache_split(
@@ -130,13 +138,22 @@ def cache_split(
         _open_array(pixels_path, (num_images, image_size, image_size, 1), np.uint8)
         digests = _open_array(digests_path, (num_images,), np.uint64)
         records = _open_array(records_path, (num_images,), RECORD)
+        if is_in_use(pixels_path) and _has_changed(split, image_dir, digests, records):
+            _replace_by_copies(pixels_path, digests_path)  # the other run keeps the old ones
+            digests = _open_array(digests_path, (num_images,), np.uint64)
         digests_path.touch()  # the last use
         _fill(split, image_dir, pixels_path, digests, records)
-        pixels = np.lib.format.open_memmap(pixels_path, mode="r+")
+        pixels = _open_for_use(pixels_path)
         pixels.flush()
         digests.flush()
         records.flush()
-    return CachedSplit(split, pixels, _fingerprint(split, digests))
+    return CachedSplit(split, pixels, _fingerprint(split, digests), records["content"].copy())
+
+
+def is_unchanged(cached: CachedSplit, image_dir: Path) -> bool:
+    """Say whether every file still has the content that its pixels were decoded from. Raises: OSError, ImageError."""
+    images = zip(cached.split.images, cached.contents, strict=True)
+    return all(digest_of(read_file(image_dir / image)) == content.tobytes() for image, content in images)
 
 
 def _place_key(split: Split, image_dir: Path, image_size: int) -> str:
@@ -197,10 +214,9 @@ def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray,
         path = image_dir / split.images[row]
         whole = is_sealed(records[row], digests[row]) and _digest(pixels[row]) == digests[row]
         try:
-            status = path.stat()
-            if whole and entry_is_as_it_was(records[row], status):
+            if whole and entry_is_as_it_was(records[row], path.stat()):
                 return
-            data = read_file(path)
+            status, data = _read_at_rest(path)
             content = digest_of(data)
             if not (whole and has_content(records[row], content)):
                 pixels[row] = to_model_input(decoder.decode(data).radiograph, pixels.shape[1])
@@ -227,6 +243,49 @@ def _fill(split: Split, image_dir: Path, pixels_path: Path, digests: np.ndarray,
         more = f"\nand {len(listed) - NUM_LISTED} more" if len(listed) > NUM_LISTED else ""
         message = f"{split.name}: {len(listed)} of {len(split.images)} radiographs cannot be used.\n"
         raise ImageError(faults[min(faults)].code, message + "\n".join(listed[:NUM_LISTED]) + more)
+
+
+def _read_at_rest(path: Path) -> tuple[os.stat_result, bytes]:
+    """Read a file that is not written meanwhile: a half of the old one and a half of the new would be neither.
+
+    Raises: OSError, ImageError damaged.
+    """
+    for _ in range(NUM_READS):
+        before, data, after = path.stat(), read_file(path), path.stat()
+        if (before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+            after.st_ino, after.st_size, after.st_mtime_ns, after.st_ctime_ns
+        ):  # fmt: skip
+            return before, data
+    raise ImageError("damaged", "The file changes while it is read. Start again when nothing writes it any more.")
+
+
+def _has_changed(split: Split, image_dir: Path, digests: np.ndarray, records: np.ndarray) -> bool:
+    """Say whether a file has another content than the one that its row was decoded from, or cannot be read."""
+    for image, record, digest in zip(split.images, records, digests, strict=True):
+        try:
+            path = image_dir / image
+            if not digest or entry_is_as_it_was(record, path.stat()):
+                continue
+            if not has_content(record, digest_of(read_file(path))):
+                return True
+        except (OSError, ImageError):
+            return True
+    return False
+
+
+def _replace_by_copies(*paths: Path) -> None:
+    for path in paths:
+        with replacing(path, durable=False) as temp:
+            shutil.copyfile(path, temp)
+
+
+def _open_for_use(pixels_path: Path) -> np.memmap:
+    """Map the pixels; as long as they are mapped, `is_in_use` says so to every other process."""
+    with pixels_path.open("rb+") as file:
+        use(file.fileno())  # the mapping keeps a duplicate of the descriptor, and the lock with it
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(file, dtype, "r+", file.tell(), shape)
 
 
 def _blocks(pixels_path: Path) -> list[range]:

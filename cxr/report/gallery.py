@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cxr.data.cache import digest_of
 from cxr.data.columns import display_name
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.imaging.radiograph import ImageError, read_radiograph
+from cxr.imaging.radiograph import ImageError, decode_radiograph, read_file
 from cxr.metrics.number_text import probability_beside
 from cxr.metrics.per_finding import Predictions
 from cxr.report.report_page import GalleryPicture
@@ -36,16 +37,19 @@ def make_gallery(
     predictions: Predictions,
     image_dir: Path,
     threshold: float,
+    contents: Sequence[np.ndarray] | None = None,
 ) -> list[GalleryPicture]:
     """Draw the chosen cases.
 
     Args:
         heatmaps: (findings, h, w) of each case's radiograph; they share one scale, as everywhere.
         threshold: the default rule's, for the captions.
-    Returns: the pictures; a radiograph that cannot be read any more is left out, with a warning.
+        contents: digest of the file that each case's heatmaps are of, as CachedSplit has them; None to trust the names.
+    Returns: the pictures; a radiograph that cannot be read any more, or is another one now, is left out, with a
+        warning.
     """
     pictures = []
-    for (row, finding), maps in zip(cases, heatmaps, strict=True):
+    for (row, finding), maps, content in zip(cases, heatmaps, contents or [None] * len(cases), strict=True):
         heatmap, peak = maps[finding], float(maps.max())
         probability, present = predictions.probabilities[row, finding], predictions.labels[row, finding] == 1
         hit = present == (probability >= threshold)
@@ -58,8 +62,12 @@ def make_gallery(
             caption += f", hottest cell {heatmap.max():+.2g} logit (colours end at {peak:+.2g})"
         else:
             caption += ", no positive evidence"
+        path = image_dir / predictions.images[row]
         try:
-            radiograph = read_radiograph(image_dir / predictions.images[row])
+            data = read_file(path)
+            if content is not None and digest_of(data) != content.tobytes():
+                raise ImageError("damaged", "the file has changed since it was read for the evaluation")
+            radiograph = decode_radiograph(data)
         except (OSError, ImageError) as error:  # hours of training must not end without a report
             logger.warning("%s: left out of the report's pictures: %s", predictions.images[row], error)
             continue

@@ -228,7 +228,7 @@ def _report(
     )
     predictions = results.predictions
     maps = heatmaps(results.case_features, results.head_kernel)
-    gallery = make_gallery(results.cases, maps, predictions, request.image_dir, info.threshold)
+    gallery = make_gallery(results.cases, maps, predictions, request.image_dir, info.threshold, results.case_contents)
     page = write_report(
         folder,
         results.evaluation,

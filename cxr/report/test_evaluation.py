@@ -35,6 +35,7 @@ class TestResults:
         cases: (row, finding) pairs for the gallery.
         case_features: (n, h, w, channels) of the cases' radiographs.
         head_kernel: (channels, findings), which makes heatmaps of them.
+        case_contents: digests of the cases' files; None where the split has none.
     """
 
     predictions: Predictions
@@ -44,6 +45,7 @@ class TestResults:
     cases: list[tuple[int, int]]
     case_features: np.ndarray
     head_kernel: np.ndarray
+    case_contents: list[np.ndarray] | None = None
 
 
 def evaluate_test(
@@ -97,6 +99,7 @@ def evaluate_test(
         cases,
         features[[rows.index(row) for row, _ in cases]],
         head_kernel,
+        None if test.contents is None else [test.contents[row] for row, _ in cases],
     )
 
 

@@ -197,6 +197,28 @@ def waiting_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def use(descriptor: int) -> None:
+    """Mark an open file as being in use, for as long as this descriptor or a duplicate of it is open (POSIX)."""
+    if os.name == "posix":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a network file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def is_in_use(path: Path) -> bool:
+    """Say whether somebody has marked a file by `use`, in this process or another one."""
+    if os.name != "posix":
+        return False
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return not _try_lock(descriptor)
+    except OSError:  # as above
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         if os.name == "nt":

@@ -179,3 +179,66 @@ def test_a_file_that_vanished_is_named(tmp_path, settled):
     (folder / "b.png").unlink()
     with pytest.raises(ImageError, match=r"1 of 3 radiographs cannot be used.\n'b.png': cannot be read: No such file"):
         cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+
+
+@pytest.mark.fault("C92")
+@pytest.mark.parametrize("how", ["content", "gone and back", "another size"])
+def test_a_run_keeps_the_pixels_that_it_was_given(tmp_path, settled, how):
+    """Another run, whose images have changed meanwhile, must not exchange them under the first one's hands."""
+    folder, corrected = write_set(tmp_path / "images", 1), write_set(tmp_path / "corrected", 2)
+    before = pixels_of(folder)
+    first = cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+    if how == "gone and back":
+        kept = (folder / "b.png").read_bytes()
+        (folder / "b.png").unlink()
+        with pytest.raises(ImageError):
+            cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+        (folder / "b.png").write_bytes(kept)
+    else:
+        shutil.copy(corrected / "b.png", folder / "b.png")
+    size = SIZE // 2 if how == "another size" else SIZE
+    second = cache_split(split_of(), folder, size, tmp_path / "cache")
+    np.testing.assert_array_equal(first.model_inputs, before)
+    if size == SIZE:
+        np.testing.assert_array_equal(second.model_inputs, pixels_of(folder))
+
+
+@pytest.mark.fault("C92")
+def test_the_cache_of_a_run_that_is_over_is_changed_in_place(tmp_path, settled):
+    folder, corrected = write_set(tmp_path / "images", 1), write_set(tmp_path / "corrected", 2)
+    cached = cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+    (path,) = (one for one in (tmp_path / "cache").glob("*.npy") if ".rows" not in one.name)
+    inode = path.stat().st_ino
+    cache_split(split_of(), folder, SIZE, tmp_path / "cache")  # unchanged: the same file, though it is in use
+    assert path.stat().st_ino == inode
+    del cached
+    shutil.copy(corrected / "b.png", folder / "b.png")
+    again = cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+    assert path.stat().st_ino == inode
+    np.testing.assert_array_equal(again.model_inputs, pixels_of(folder))
+
+
+@pytest.mark.fault("C92")
+def test_a_file_that_is_written_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    folder, corrected = write_set(tmp_path / "images", 1), write_set(tmp_path / "corrected", 2)
+    plain, torn = cache.read_file, []
+
+    def torn_read(path):
+        data = plain(path)
+        if path.name == "b.png" and not torn:  # the first half, before it is written
+            torn.append(path)
+            shutil.copy(corrected / "b.png", path)
+        return data
+
+    monkeypatch.setattr(cache, "read_file", torn_read)
+    cached = cache_split(split_of(), folder, SIZE, tmp_path / "cache")
+    np.testing.assert_array_equal(cached.model_inputs, pixels_of(folder))
+
+    def ever_written(path):
+        data = plain(path)
+        os.utime(path)
+        return data
+
+    monkeypatch.setattr(cache, "read_file", ever_written)
+    with pytest.raises(ImageError, match="changes while it is read"):
+        cache_split(split_of(name="val"), folder, SIZE, tmp_path / "cache")

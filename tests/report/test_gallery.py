@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from cxr.data.cache import digest_of
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.metrics.per_finding import Predictions
 from cxr.report.gallery import choose_cases, make_gallery
@@ -62,3 +63,15 @@ def test_gallery_says_what_is_shown(tmp_path, label, probability, heat, caption,
     assert not coloured[-5:, -5:].any()  # the cold corner is the radiograph's own
     assert coloured[0, 0] == (heat > 0)
     assert_array_equal(picture.overlay, overlay_heatmap(radiograph, maps[1], peak=4.0))
+
+
+@pytest.mark.fault("C92")
+def test_heat_is_never_laid_over_another_radiograph(tmp_path, caplog):
+    """The file may have been exchanged since its pixels went into the cache."""
+    cv2.imwrite(str(tmp_path / "0.png"), np.tile(np.arange(80, dtype=np.uint8), (70, 1)))
+    content = np.frombuffer(digest_of((tmp_path / "0.png").read_bytes()), np.uint8)
+    arguments = [(0, 1)], [np.ones((2, 2, 2), np.float32)], make_predictions([[0, 1]], [[0.5, 0.75]]), tmp_path, 0.5
+    assert len(make_gallery(*arguments, [content])) == 1
+    cv2.imwrite(str(tmp_path / "0.png"), np.tile(np.arange(80, dtype=np.uint8)[::-1], (70, 1)))
+    assert make_gallery(*arguments, [content]) == []
+    assert "0.png: left out of the report's pictures: the file has changed" in caplog.text
