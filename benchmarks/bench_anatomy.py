@@ -3,11 +3,13 @@
     python -m benchmarks.bench_anatomy --outlined lungs --sheet outlines.png
     python -m benchmarks.bench_anatomy --phantom lungs_phantom
     python -m benchmarks.bench_anatomy --set nih test_data.csv DIR_OF_RADIOGRAPHS
+    python -m benchmarks.bench_anatomy --hearts test_data.csv DIR_OF_RADIOGRAPHS BBox_List_2017.csv
 
 `lungs` holds lungs.csv (columns image and use), images, and masks of both lungs together; rows whose use is "evaluate"
-are measured. `lungs_phantom` is made by `python -m tools.make_sample_data --masks`. --set takes radiographs as
-benchmarks.bench_input_check does, as they are and changed, and what was drawn: the share without credible lungs, the
-share that the classifier's input check flags, and the share that either finds.
+are measured. `lungs_phantom` is made by `python -m tools.make_sample_data --masks`. --hearts holds the cardiothoracic
+ratio against labels and readers' boxes of Cardiomegaly. --set takes radiographs as bench_input_check does, as
+they are and changed, and what was drawn: the share without credible lungs, the share that the classifier's input check
+flags, and the share that either finds.
 """
 
 import argparse
@@ -26,12 +28,14 @@ if __name__ == "__main__":
 from benchmarks.bench_input_check import CHANGES, Pictures, drawn_pictures, photographs, read_set
 from cxr.anatomy.outline_model import OutlineModel
 from cxr.anatomy.outlines import Outlines, heart_at, labels_at
+from cxr.data.boxes import read_boxes
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.inference.predictor import Predictor
+from cxr.metrics.ranking import estimate_rankings, resample_weights
 from cxr.network.input_check import check_inputs
 from gradcam import MODEL_PATH
 from tools.anatomy.examples import read_mask
-from tools.anatomy.measures import score_outlined, score_phantom, summary
+from tools.anatomy.measures import Hearts, measure_hearts, score_outlined, score_phantom, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 TILE, COLUMNS, NUM_TILES = 240, 8, 40  # of the sheet, pixels and pictures
@@ -120,6 +124,32 @@ def measure_credibility(model: OutlineModel, args: argparse.Namespace) -> None:
     show("photographs", photographs(None))
 
 
+def show_hearts(name: str, hearts: Hearts) -> None:
+    """Print how the ratio ranks Cardiomegaly, and the outlined hearts' widths beside the boxes'."""
+    known = ~np.isnan(hearts.ratios)
+    ratios, labels = hearts.ratios[known], hearts.labels[known]
+    patients = [patient for patient, one in zip(hearts.patients, known, strict=True) if one]
+    area = estimate_rankings(labels[:, np.newaxis], ratios[:, np.newaxis], patients).auroc[0]
+    print(
+        f"{name}: ratio for {known.sum()} of {len(known)} radiographs; alone it ranks Cardiomegaly "
+        f"({int(labels.sum())}) with an AUROC of {area.value:.3f} ({area.low:.3f} to {area.high:.3f}); median "
+        f"{np.median(ratios[labels == 1]):.3f} with the label, {np.median(ratios[labels == 0]):.3f} without"
+    )
+    boxed = np.flatnonzero(~np.isnan(hearts.box_ratios))
+    if len(boxed) < 3:
+        return
+    found, drawn = hearts.ratios[boxed], hearts.box_ratios[boxed]
+    weights = np.concatenate(list(resample_weights([hearts.patients[k] for k in boxed], 1000, 0))).astype(int)
+    medians = [np.median(np.repeat(found / drawn, one)) for one in weights]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    print(
+        f"{name}: {len(boxed)} boxes; heart's width over the box's: median {np.median(found / drawn):.2f} ({low:.2f} "
+        f"to {high:.2f}), smallest {(found / drawn).min():.2f}, largest {(found / drawn).max():.2f}; median ratio "
+        f"{np.median(found):.2f} by outlines, {np.median(drawn):.2f} by boxes, correlation "
+        f"{np.corrcoef(found, drawn)[0, 1]:.2f}"
+    )
+
+
 def measure_time(model: OutlineModel) -> None:
     radiograph = np.random.default_rng(0).integers(0, 256, (1024, 1024), np.uint8)
     times = []
@@ -142,6 +172,8 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs=3, action="append", metavar=("NAME", "CSV", "DIR"), help="radiographs; may be repeated"
     )
+    parser.add_argument("--hearts", nargs=3, action="append", type=Path, metavar=("CSV", "DIR", "BOXES"),
+                        help="labelled radiographs and boxes of Cardiomegaly; may be repeated")  # fmt: skip
     parser.add_argument("--limit", type=int, default=240, metavar="N", help="radiographs of each set (default: 240)")
     args = parser.parse_args()
     model = OutlineModel(args.anatomy_path)
@@ -151,6 +183,8 @@ def main() -> None:
     if args.phantom:
         for name, scores in score_phantom(model.outline, args.phantom, "test_data.csv").items():
             print(f"phantom, {name}: {summary(scores)}")
+    for table, folder, boxes in args.hearts or ():
+        show_hearts(table.stem, measure_hearts(model.outline, table, folder, read_boxes(boxes)))
     if args.set:
         measure_credibility(model, args)
 

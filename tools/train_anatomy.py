@@ -3,17 +3,21 @@
     python -m tools.make_sample_data --out lungs_phantom --count 3500 --seed 91 --masks
     python -m tools.train_anatomy --phantom lungs_phantom --outlined lungs --unlabelled train-small.csv images \
         --out model/anatomy.h5
+    python -m tools.train_anatomy --phantom lungs_phantom --outlined lungs --unlabelled train-small.csv images \
+        --start model/anatomy.h5 --heart-boxes BBox_List_2017.csv --out anatomy_hearts.h5   # the second round alone
     python -m tools.train_anatomy --outlined lungs --phantom lungs_phantom --limits   # of credible outlines
+    python -m tools.train_anatomy --outlined lungs --unlabelled train-small.csv images --start model/anatomy.h5 --limits
 
 `lungs` holds lungs.csv (columns image and use), images and masks, both lungs together; only rows whose use is "train"
-are learned from. The heart is learned from the phantom alone. A run that was killed goes on with the same command.
+are learned from. The heart is learned from the phantom, and with --heart-boxes from readers' boxes of Cardiomegaly on
+the radiographs of --unlabelled. A run that was killed goes on with the same command.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -23,36 +27,38 @@ import keras
 import numpy as np
 from keras import ops
 
-from cxr.anatomy.credibility import WIDENING, measure_heart, measure_lungs
-from cxr.anatomy.outline_file import OutlineInfo, save_outline_network
+from cxr.anatomy.outline_file import OutlineInfo, load_outline_network, save_outline_network
 from cxr.anatomy.outline_model import probabilities_from, self_check
 from cxr.anatomy.outline_network import INPUT_SIZE, STRUCTURES, build_outline_network
+from cxr.data.boxes import read_boxes
 from cxr.imaging.limits import ImageError
 from cxr.network.model_file import save_warnings_silenced
 from cxr.system.hdf5_guard import ModelFileError
 from tools.anatomy.examples import (
-    HEART,
-    LEFT,
-    NO_HEART_KNOWN,
-    RIGHT,
     Examples,
+    Guess,
+    credible_guesses,
     guess_outlines,
     read_outlined,
     read_phantom,
 )
+from tools.anatomy.heart_boxes import boxed_hearts, mean_heart, without_hearts
+from tools.anatomy.limits import limits_of, otherwise_credible
 from tools.anatomy.randomisation import randomise
 
 BATCH = 8
 TEACHER_SHARES = {"outlined": 5, "phantom": 3}  # of each batch
 STUDENT_SHARES = {"outlined": 3, "phantom": 2, "guessed": 3}
+BOXED_SHARES = {"outlined": 3, "phantom": 2, "guessed": 1, "boxed": 2}
 WARM_UP = 50  # steps
 CHECKPOINT_EVERY = 100  # steps
 TRAIN_SPLIT = "train-small.csv"  # of the phantom
 DATA = (
     "Lungs: radiographs of the ieee8023 covid-chestxray collection whose licences allow derived works, outlined by "
     "annotators of V7 Labs, published with TorchXRayVision (CC BY 4.0); this project's phantom (MIT). Heart: the "
-    "phantom alone. Self-training on radiographs of NIH ChestX-ray14 (Wang et al. 2017) of the NIH Clinical Center."
+    "phantom{boxes}. Self-training on radiographs of NIH ChestX-ray14 (Wang et al. 2017) of the NIH Clinical Center."
 )
+DATA_BOXES = ", and readers' boxes of Cardiomegaly on radiographs of NIH ChestX-ray14"
 
 
 def masked_loss(target: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
@@ -109,25 +115,20 @@ def train(network: keras.Model, sources: dict[str, Examples], shares: dict[str, 
     return network
 
 
-def limits_of(examples: Examples) -> dict[str, tuple[float, float]]:
-    """Return smallest and largest value of each measure of outlined lungs, or hearts, widened on both sides."""
-    found = []
-    for flags, aspect in zip(examples.flags, examples.aspects, strict=True):
-        right, left, heart = (flags & flag > 0 for flag in (RIGHT, LEFT, HEART))
-        hearts_known = not flags[0, 0] & NO_HEART_KNOWN
-        measure = measure_heart(heart, right, left, aspect) if hearts_known else measure_lungs(right, left, aspect)
-        found.append(measure)
-    limits = {}
-    for name in found[0]:
-        values = [one[name] for one in found]
-        margin = WIDENING * (max(values) - min(values))
-        limits[name] = (min(values) - margin, max(values) + margin)
-    return limits
+def show_limits(args: argparse.Namespace, outlined: Examples) -> None:
+    """Print limits by known outlines, and which values a network's own outlines take that are credible but for one."""
+    limits = [limits_of(outlined)]
+    if args.phantom:
+        limits.append(limits_of(read_phantom(args.phantom, TRAIN_SPLIT, INPUT_SIZE)))
+    if args.start and args.unlabelled:
+        network, _ = load_outline_network(args.start)
+        limits.append(otherwise_credible(list(guess(network, args.unlabelled))))
+    for one in limits:
+        print("\n".join(f"{name}: {low:.3f} to {high:.3f}" for name, (low, high) in one.items()))
 
 
-def show_limits(examples: Examples) -> None:
-    for name, (low, high) in limits_of(examples).items():
-        print(f"{name}: {low:.3f} to {high:.3f}")
+def guess(network: keras.Model, unlabelled: tuple[Path, Path]) -> Iterator[Guess]:
+    return guess_outlines(*unlabelled, INPUT_SIZE, lambda pictures: probabilities_of(network, pictures))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -136,16 +137,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--phantom", type=Path, metavar="DIR", help="made by tools.make_sample_data --masks")
     parser.add_argument("--unlabelled", nargs=2, type=Path, metavar=("CSV", "DIR"),
                         help="radiographs for the self-training; without them there is no second round")  # fmt: skip
+    parser.add_argument("--heart-boxes", type=Path, metavar="CSV",
+                        help="learn hearts from boxes of Cardiomegaly too, in NIH's BBox_List format")  # fmt: skip
+    parser.add_argument("--start", type=Path, metavar="FILE", help="an outline network in place of the first round")
     parser.add_argument("--out", type=Path, default=Path("model/anatomy.h5"), help="(default: model/anatomy.h5)")
     parser.add_argument("--work", type=Path, default=Path("anatomy_work"), help="checkpoints (default: anatomy_work)")
     parser.add_argument("--steps", nargs=2, type=int, default=(1500, 2000), metavar=("FIRST", "SECOND"),
                         help="batches of 8 in each round (default: 1500 2000)")  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=0.002, help="of AdamW at its height (default: 0.002)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
-    parser.add_argument("--limits", action="store_true", help="print limits of lungs and the phantom's hearts; stop")
+    parser.add_argument("--limits", action="store_true", help="print what limits of credible outlines are set by; stop")
     args = parser.parse_args(argv)
     if not args.limits and args.phantom is None:
         parser.error("expected --phantom DIR, made by python -m tools.make_sample_data --masks")
+    if (args.start or args.heart_boxes) and not args.unlabelled:
+        parser.error("--start and --heart-boxes are for the second round: expected --unlabelled CSV DIR with them")
     return args
 
 
@@ -155,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outlined = read_outlined(args.outlined, "train", INPUT_SIZE)
         if args.limits:
-            show_limits(outlined)
-            if args.phantom:
-                show_limits(read_phantom(args.phantom, TRAIN_SPLIT, INPUT_SIZE))
+            show_limits(args, outlined)
             return 0
         run(args, outlined)
     except (OSError, ImageError, ModelFileError, ValueError) as error:
@@ -169,25 +173,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, outlined: Examples) -> None:
     """Train the first round, outline the radiographs without outlines, train the second round, save each."""
     args.work.mkdir(parents=True, exist_ok=True)
+    boxes = read_boxes(args.heart_boxes) if args.heart_boxes else ()
     sources = {"outlined": outlined, "phantom": read_phantom(args.phantom, TRAIN_SPLIT, INPUT_SIZE)}
-    keras.utils.set_random_seed(args.seed)
-    network = build_outline_network()
-    print(f"{network.count_params():,} weights; " + ", ".join(f"{len(e.names)} {name}" for name, e in sources.items()))
     settings = {"seed": args.seed, "learning_rate": args.learning_rate, "batch_size": BATCH, "steps": list(args.steps)}
-    network = train(network, sources, TEACHER_SHARES, args.steps[0], args.learning_rate, [args.seed, 1],
-                    args.work / "first.keras")  # fmt: skip
     settings["images"] = {name: len(examples.names) for name, examples in sources.items()}
-    save(network, settings, args.work / "first.h5")
+    print(", ".join(f"{count} {name}" for name, count in settings["images"].items()))
+    if args.start:
+        network, info = load_outline_network(args.start)
+        settings["start"] = {"digest": info.digest, "settings": info.settings}
+    else:
+        network = first_round(args, sources)
+        save(network, settings, args.out if not args.unlabelled else args.work / "first.h5")
     if args.unlabelled:
-        guessed = guess_outlines(*args.unlabelled, INPUT_SIZE, lambda pictures: probabilities_of(network, pictures))
+        guessed = credible_guesses(guess(network, args.unlabelled))
         print(f"self-training: {len(guessed.names)} radiographs with credible lungs", flush=True)
         sources["guessed"] = guessed
-        settings["images"]["guessed"] = len(guessed.names)
+        if args.heart_boxes:
+            # The teacher knows the phantom's hearts alone, and makes those of films too small.
+            sources["guessed"] = without_hearts(guessed)
+            sources["boxed"] = boxed_hearts(guessed, boxes, mean_heart(sources["phantom"]))
+        settings["images"] = {name: len(examples.names) for name, examples in sources.items()}
         student = build_outline_network()
         student.set_weights(network.get_weights())
-        network = train(student, sources, STUDENT_SHARES, args.steps[1], args.learning_rate / 2, [args.seed, 2],
+        shares = BOXED_SHARES if args.heart_boxes else STUDENT_SHARES
+        network = train(student, sources, shares, args.steps[1], args.learning_rate / 2, [args.seed, 2],
                         args.work / "second.keras")  # fmt: skip
-    save(network, settings, args.out)
+        save(network, settings, args.out, boxed="boxed" in sources)
+
+
+def first_round(args: argparse.Namespace, sources: dict[str, Examples]) -> keras.Model:
+    """Train a new network on what is outlined."""
+    keras.utils.set_random_seed(args.seed)
+    return train(build_outline_network(), sources, TEACHER_SHARES, args.steps[0], args.learning_rate, [args.seed, 1],
+                 args.work / "first.keras")  # fmt: skip
 
 
 def probabilities_of(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
@@ -196,9 +214,10 @@ def probabilities_of(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
     return np.stack([probabilities_from(one, pictures.shape[1]) for one in logits])
 
 
-def save(network: keras.Model, settings: dict, path: Path) -> None:
+def save(network: keras.Model, settings: dict, path: Path, *, boxed: bool = False) -> None:
     checked = self_check(lambda picture: np.asarray(network.predict_on_batch(picture)), INPUT_SIZE)
-    info = OutlineInfo(input_size=INPUT_SIZE, data=DATA, settings=settings, self_check=tuple(checked.tolist()))
+    data = DATA.format(boxes=DATA_BOXES if boxed else " alone")
+    info = OutlineInfo(input_size=INPUT_SIZE, data=data, settings=settings, self_check=tuple(checked.tolist()))
     info = save_outline_network(network, info, path)
     print(f"{path}: saved, SHA-256 {info.digest[:16]}, {json.dumps(settings)}, {', '.join(STRUCTURES)}", flush=True)
 

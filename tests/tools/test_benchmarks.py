@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = {
-    "bench_anatomy": ("--limit 4 --set sample test_data.csv images", "sample (false alarms)"),
+    "bench_anatomy": (
+        "--limit 4 --set sample test_data.csv images --hearts test_data.csv images sample_boxes.csv",
+        "sample (false alarms)",
+    ),
     "bench_data": ("--image-size 32 --batch-size 2 --count 4 --steps 2 --repeats 1", "on a GPU: "),
     "bench_inference": ("--rounds 1 --startups 1 --engines openvino-f32", "f32: probabilities and all heatmaps"),
     "bench_input_check": ("--limit 4", "%"),

@@ -1,6 +1,7 @@
 """Training the outline network: its examples, its randomisation, its loss and scores, and a run that is resumed."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from lung_shapes import chest
 from sklearn.metrics import f1_score
 
+from cxr.anatomy.credibility import measure_lungs
 from cxr.anatomy.outline_network import build_outline_network
 from cxr.anatomy.outlines import outlines_from
+from cxr.data.boxes import Box
 from tools import train_anatomy
 from tools.anatomy.examples import (
     HEART,
@@ -21,13 +24,15 @@ from tools.anatomy.examples import (
     NO_HEART_KNOWN,
     RIGHT,
     Examples,
+    Guess,
     read_outlined,
     read_phantom,
     split_sides,
 )
-from tools.anatomy.measures import dice, score_outlined, score_phantom, summary
+from tools.anatomy.limits import limits_of, otherwise_credible
+from tools.anatomy.measures import dice, measure_hearts, score_outlined, score_phantom, summary
 from tools.anatomy.randomisation import UNKNOWN, randomise
-from tools.train_anatomy import limits_of, main, make_batch, masked_loss
+from tools.train_anatomy import main, make_batch, masked_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 MASKS = chest(96)
@@ -145,12 +150,51 @@ def test_limits_are_the_extremes_widened(outlined):
     assert limits_of(hearts)["width"] == pytest.approx((widths[0] - margin, widths[1] + margin))
 
 
+def test_values_that_a_single_limit_refuses():
+    """The drawn chest, on a film so narrow that the height of both lungs is 1.4 times their width; then upside down."""
+    right, left = MASKS[:2]
+    probabilities = np.where(MASKS.transpose(1, 2, 0), 0.9, 0.1)
+    sides = measure_lungs(right, left, 1.0)["log_width_to_height"]
+    narrow, found = np.exp(-np.log(1.4) - sides), outlines_from(probabilities)
+    swapped = outlines_from(probabilities[..., [1, 0, 2]])  # the right lung on the left side: more than one is wrong
+    guesses = [Guess("a", right, 1.0, found), Guess("b", right, narrow, found), Guess("c", right, 0.5, swapped)]
+    values = otherwise_credible([*guesses, Guess("d", right, 1.0, outlines_from(np.zeros((96, 96, 3))))])
+    assert values["log_width_to_height"] == pytest.approx((-np.log(1.4), sides))
+    assert values["share"] == pytest.approx((np.mean(right | left),) * 2)
+
+
 def test_scores_of_perfect_and_of_no_outlines(outlined, phantom):
     perfect = outlines_from(np.where(MASKS.transpose(1, 2, 0), 0.9, 0.1))
     assert score_outlined(lambda radiograph: perfect, outlined, "evaluate") == {"c.png": 1.0}
     nothing = outlines_from(np.zeros((96, 96, 3)))
     scores = score_phantom(lambda radiograph: nothing, phantom, "test_data.csv")
     assert scores == {name: [0.0] * 2 for name in ("lungs", "right_lung", "left_lung", "heart")}
+
+
+def test_hearts_beside_boxes_by_hand(tmp_path):
+    """Lungs from column 10 to 90 and a heart from 30 to 60 of 100: the ratio is 30 / 80, on pictures twice as wide."""
+    probabilities = np.full((100, 100, 3), 0.1)
+    for structure, (left, right) in enumerate(((10, 45), (55, 90), (30, 60))):
+        probabilities[40 if structure == 2 else 10 : 80, left:right, structure] = 0.9
+    outlines = outlines_from(probabilities)
+    believed = dataclasses.replace(outlines, lungs_credible=True, heart_credible=True)
+    nowhere = dataclasses.replace(outlines, lungs_credible=False, heart_credible=False)
+    table = "Image,Patientid,Cardiomegaly\na.png,7,1\nb.png,7,0\nc.png,8,1\n"
+    (tmp_path / "table.csv").write_text(table)
+    for grey, name in enumerate("abc"):
+        picture = np.tile(np.arange(200, dtype=np.uint8), (100, 1))
+        picture[0, 0] = grey
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    boxes = [Box("a.png", "Cardiomegaly", 0.2, 0.4, 0.6, 0.4), Box("b.png", "Mass", 0.2, 0.4, 0.6, 0.4)]
+
+    def outline(radiograph):
+        return nowhere if radiograph[0, 0] == 2 else believed
+
+    found = measure_hearts(outline, tmp_path / "table.csv", tmp_path, boxes)
+    np.testing.assert_allclose(found.ratios, [30 / 80, 30 / 80, np.nan])
+    np.testing.assert_allclose(found.box_ratios, [60 / 80, np.nan, np.nan])
+    np.testing.assert_array_equal(found.labels, [1, 0, 1])
+    assert found.patients == ["7", "7", "8"]
 
 
 def test_batches_depend_on_their_seed_alone(outlined):
@@ -194,3 +238,7 @@ def test_what_cannot_be_read_is_said(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--outlined", str(tmp_path)])
     assert "make_sample_data --masks" in capsys.readouterr().err
+    for flag in ("--start", "--heart-boxes"):
+        with pytest.raises(SystemExit):
+            main(["--outlined", str(tmp_path), "--phantom", str(tmp_path), flag, "x"])
+        assert "expected --unlabelled CSV DIR" in capsys.readouterr().err

@@ -1,17 +1,18 @@
 """Pictures with outlines of right lung, left lung and heart, as flags in one byte per cell: read, joined, guessed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, outlines_from
+from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG, Outlines, outlines_from
 from cxr.imaging.radiograph import read_radiograph, to_model_input
 from cxr.system.csv_table import read_rows
 
-RIGHT, LEFT, HEART, NO_HEART_KNOWN = 1, 2, 4, 8  # flags of a cell; the last one of all cells or of none
+# Flags of a cell. NO_HEART_KNOWN is on all cells or on none, HEART_UNCLEAR on those that may or may not be heart.
+RIGHT, LEFT, HEART, NO_HEART_KNOWN, HEART_UNCLEAR = 1, 2, 4, 8, 16
 GAMMAS = (1.0, 0.75, 1.35)  # a guess is the mean over these exposures of a picture
 
 
@@ -20,7 +21,8 @@ class Examples(NamedTuple):
 
     Attributes:
         pictures: uint8 (n, size, size).
-        flags: uint8 (n, size, size), RIGHT, LEFT and HEART where they are; NO_HEART_KNOWN where nobody outlined it.
+        flags: uint8 (n, size, size), RIGHT, LEFT and HEART where they are; NO_HEART_KNOWN where nobody outlined it,
+            HEART_UNCLEAR where its border is not known better.
         aspects: float (n,), width over height of the radiographs.
         names: (n,), of the files.
     """
@@ -29,6 +31,15 @@ class Examples(NamedTuple):
     flags: np.ndarray
     aspects: np.ndarray
     names: list[str]
+
+
+class Guess(NamedTuple):
+    """A radiograph, uint8 (size, size), with its width over its height, and a network's outlines of it."""
+
+    name: str
+    picture: np.ndarray
+    aspect: float
+    outlines: Outlines
 
 
 def read_phantom(folder: Path, split: str, size: int) -> Examples:
@@ -77,27 +88,33 @@ def split_sides(lungs: np.ndarray, name: str) -> np.ndarray:
 
 def guess_outlines(
     table: Path, folder: Path, size: int, probabilities_of: Callable[[np.ndarray], np.ndarray]
-) -> Examples:
-    """Outline radiographs without outlines by a trained network; those whose lungs are not credible are left out.
+) -> Iterator[Guess]:
+    """Outline radiographs without outlines by a trained network.
 
     Args:
         table: a CSV with a column Image.
         probabilities_of: uint8 (n, size, size) to probabilities (n, size, size, 3).
     Raises: OSError, ImageError.
     """
-    pictures, flags, aspects, names = [], [], [], []
     for row in read_rows(table):
         radiograph = read_radiograph(folder / row["Image"])
         picture = to_model_input(radiograph, size)[..., 0]
         exposures = [np.rint(255 * (picture / 255) ** gamma).astype(np.uint8) for gamma in GAMMAS]
         aspect = radiograph.shape[1] / radiograph.shape[0]
-        found = outlines_from(probabilities_of(np.stack(exposures)).mean(axis=0), aspect)
+        outlines = outlines_from(probabilities_of(np.stack(exposures)).mean(axis=0), aspect)
+        yield Guess(row["Image"], picture, aspect, outlines)
+
+
+def credible_guesses(guesses: Iterable[Guess]) -> Examples:
+    """Return the radiographs whose lungs are credible; a heart that is not is unknown."""
+    pictures, flags, aspects, names = [], [], [], []
+    for name, picture, aspect, found in guesses:
         if found.lungs_credible:
             known = HEART * found.heart if found.heart_credible else NO_HEART_KNOWN
             pictures.append(picture)
             flags.append(RIGHT * (found.labels == RIGHT_LUNG) + LEFT * (found.labels == LEFT_LUNG) + known)
             aspects.append(aspect)
-            names.append(row["Image"])
+            names.append(name)
     return Examples(np.stack(pictures), np.stack(flags).astype(np.uint8), np.array(aspects), names)
 
 

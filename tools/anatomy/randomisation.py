@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from cxr.anatomy.outline_network import STRIDE, STRUCTURES
-from tools.anatomy.examples import NO_HEART_KNOWN
+from tools.anatomy.examples import HEART_UNCLEAR, NO_HEART_KNOWN
 
 UNKNOWN = -1.0  # of a target that the loss leaves out
 
@@ -23,7 +23,7 @@ def randomise(
         picture, flags: uint8 (size, size), of Examples.
         overexposed: at times cut bright or dark grey levels off, so that the middle or the lungs show nothing.
     Returns: float32 (size, size), whole numbers of 0 to 255; float32 (size / 2, size / 2, 3), the share of each cell
-        that a structure covers, UNKNOWN where nobody outlined it.
+        that a structure covers, UNKNOWN where nobody outlined it or it is unclear.
     """
     size = picture.shape[0]
     where = draw_warp(size, rng)
@@ -32,12 +32,12 @@ def randomise(
         border = {"borderMode": cv2.BORDER_REPLICATE}
     image = cv2.remap(picture.astype(np.float32), *where, cv2.INTER_LINEAR, **border)
     targets = []
-    for structure in range(len(STRUCTURES)):
-        mask = np.float32((flags >> structure) & 1)
+    for flag in (*(1 << structure for structure in range(len(STRUCTURES))), HEART_UNCLEAR):
+        mask = np.float32(flags & flag > 0)
         targets.append(cv2.remap(mask, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
-    target = cv2.resize(np.stack(targets, axis=-1), (size // STRIDE, size // STRIDE), interpolation=cv2.INTER_AREA)
-    if flags[0, 0] & NO_HEART_KNOWN:
-        target[..., 2] = UNKNOWN
+    cells = cv2.resize(np.stack(targets, axis=-1), (size // STRIDE, size // STRIDE), interpolation=cv2.INTER_AREA)
+    target = cells[..., : len(STRUCTURES)].copy()
+    target[..., 2][(cells[..., -1] > 0) | (flags[0, 0] & NO_HEART_KNOWN > 0)] = UNKNOWN
     if overexposed and rng.random() < 0.5:
         low, high = np.percentile(image, [rng.uniform(0, 20), rng.uniform(55, 99)])
         image = np.clip((image - low) * np.float32(255 / max(high - low, 1.0)), 0, 255)
