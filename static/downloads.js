@@ -40,7 +40,7 @@ function verdictOf({ value, failed }) {
 function cell(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "string") return String(value);
-  const text = /^[=+\-@\t\r'\uff1d\uff0b\uff0d\uff20]/.test(value) ? `'${value}` : value; // a spreadsheet would run it
+  const text = /^(?:[\t\r]|\s*[=+\-@'\uff1d\uff0b\uff0d\uff20])/.test(value) ? `'${value}` : value; // a spreadsheet would run it
   return /[",;|\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

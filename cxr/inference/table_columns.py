@@ -61,7 +61,8 @@ def _cells_of(column: str, info: ModelInfo, answer: Explanation) -> list[str]:
 
 def harmless(text: str) -> str:
     """Keep a spreadsheet from running a cell; texts that differ stay different."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    acted_on = text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS)  # some drop blanks first
+    return f"'{text}" if acted_on else text
 
 
 def csv_line(cells: Sequence[str]) -> str:
