@@ -222,7 +222,8 @@ def test_output_names_keep_what_tells_uids_apart_and_fit_the_file_system(tmp_pat
 
 @pytest.mark.fault("I72")
 def test_cells_that_a_spreadsheet_would_run_are_guarded_and_distinct():
-    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\uff1d1", "'=1", "=1", " =1", "\u00a0+1", "plain.png", "a=b.png"]
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx", "\uff1d1", "'=1", "=1", " =1", "\u00a0+1"]
+    names += ["plain.png", "a=b.png"]
     cells = [harmless(name) for name in names]
     assert len(set(cells)) == len(names)
     assert all(cell.startswith("'") for cell in cells[:-2])
