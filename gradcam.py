@@ -10,9 +10,8 @@
 
 In Python:
 
-    from cxr.imaging.radiograph import read_radiograph
     from cxr.inference.predictor import Predictor
-    from gradcam import MODEL_PATH, explain, overlay_heatmap
+    from gradcam import MODEL_PATH, explain, overlay_heatmap, read_radiograph
     radiograph = read_radiograph("images/00000001_000.png")  # uint8 (height, width)
     answer = explain(Predictor(MODEL_PATH), radiograph)  # probabilities, and heatmaps (findings, h, w)
     picture = overlay_heatmap(radiograph, answer.heatmaps[0])  # uint8 (height, width, 3), RGB, of the first finding
@@ -47,7 +46,7 @@ from cxr.decoding.file_decoder import FileDecoder
 from cxr.dicom_out.objects import NOT_INSTALLED, can_write_dicom
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import overlay_heatmap
-from cxr.imaging.radiograph import DecodedPicture, read_file
+from cxr.imaging.radiograph import DecodedPicture, read_file, read_radiograph
 from cxr.inference.answer_table import AnswerTable, work_ahead
 from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, above_threshold, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from cxr.anatomy.outline_model import OutlineModel
     from cxr.inference.predictor import Predictor
 
-__all__ = ["MODEL_PATH", "explain", "heatmaps", "main", "overlay_heatmap"]
+__all__ = ["MODEL_PATH", "explain", "heatmaps", "main", "overlay_heatmap", "read_radiograph"]
 
 OUTPUT_OPTIONS = ("finding", "top", "all", "panel", "own_peak", "report", "chosen_thresholds")
 MANY_FILES = 100  # from here on the predictor's side_by_side pays for its start

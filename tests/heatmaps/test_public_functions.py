@@ -16,6 +16,7 @@ def test_the_docstrings_example_draws_an_overlay_of_the_radiographs_size(monkeyp
     monkeypatch.chdir(Path(__file__).parents[2])
     monkeypatch.setattr("cxr.inference.predictor.Predictor", lambda path: predictor)
     example = gradcam.__doc__.split("In Python:\n\n")[1].split("\n\n")[0]
+    assert len(example.splitlines()) == 5
     names = {}
     exec(textwrap.dedent(example), names)  # noqa: S102 - the project's own text
     radiograph = names["radiograph"]
