@@ -6,6 +6,7 @@ Every line is one file: its size, the processor seconds of the second decoding (
 that happen once), the growth of the process's peak memory, and how it was answered.
 """
 
+import argparse
 import multiprocessing
 import resource
 import struct
@@ -96,6 +97,7 @@ def measure(data: bytes) -> tuple[str, float, float]:
 
 def main() -> int:
     """Print the table; return 1 where a file costs more than the limits."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     context = multiprocessing.get_context("spawn")
     failed = 0
     for name, data in attacks().items():

@@ -9,9 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cxr.network.model_file import load_model
 from cxr.network.model_info import ModelFileError
-from cxr.network.start_weights import save_start_weights
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "model"
 
@@ -24,6 +22,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=MODEL_DIR / "start_weights.h5",
                         help="(default: model/start_weights.h5)")  # fmt: skip
     args = parser.parse_args()
+    from cxr.network.model_file import load_model  # Keras takes seconds, and --help does without
+    from cxr.network.start_weights import save_start_weights
+
     try:
         model, info = load_model(args.model_path)
         save_start_weights(model, args.out, args.origin, info.findings)

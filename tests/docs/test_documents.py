@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def test_each_program_named_in_a_sentence_exists():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_flag_named_in_the_text_exists(page):
     programs = {program(words) for words in python_commands()} | named_programs()
-    known = set().union(*(FLAG.findall(help_text(start)) for start in programs))
+    with ThreadPoolExecutor(2) as side_by_side:
+        known = set().union(*map(FLAG.findall, side_by_side.map(help_text, programs)))
     prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
     assert set(FLAG.findall(prose)) - FOREIGN_FLAGS <= known
 
