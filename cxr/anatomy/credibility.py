@@ -114,8 +114,10 @@ def measure_lungs(right: np.ndarray, left: np.ndarray, aspect: float) -> dict[st
 
 def _solidity(mask: np.ndarray) -> float:
     """Return the share of its convex hull that a mask fills, in cells of the grid."""
-    points = np.argwhere(mask)[:, ::-1].astype(np.int32)
-    hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(points), 1)
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])  # have the mask's hull
+    hull = cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), cv2.convexHull(ends.astype(np.int32)), 1)
     return float(np.count_nonzero(mask) / max(np.count_nonzero(hull), 1))
 
 
