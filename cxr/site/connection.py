@@ -11,12 +11,15 @@ from http import HTTPStatus
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask, WSGITask
-from waitress.utilities import Error
+from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 GRACE_SECONDS = 30.0  # that a client may move nothing
 MIN_BYTES_PER_SECOND = 32 * 1024  # 0.26 Mbit/s, in either direction; more time is not bought in advance
 LINGER_SECONDS = 2.0  # that an early refusal is left on the line while the client still sends
+MAX_CHUNK_LINE = 1024  # bytes of a chunk's length and extensions
+MAX_TRAILER = 32 * 1024  # bytes of the headers behind the last chunk
 SMALL_ANSWER = 2**20  # bytes; health, pages and errors, which go out however much is held
 
 
@@ -42,6 +45,21 @@ class _Parser(HTTPRequestParser):
     """Refuse every request line and header that cannot be parsed, or read in two ways; nothing of a request raises."""
 
     path = command = ""  # of a request that got no further
+
+    def received(self, data: bytes) -> int:
+        """Take in data; refuse chunks that claim too much at once, and lines between them that never end.
+
+        waitress waits for what a chunk claims, and copies an unfinished line with every piece of it that comes.
+        """
+        consumed = super().received(data)
+        body = self.body_rcv
+        if isinstance(body, ChunkedReceiver) and not self.completed:
+            if self.body_bytes_received + body.chunk_remainder >= self.adj.max_request_body_size:
+                self.error = RequestEntityTooLarge("a chunk exceeds max_body")
+            elif len(body.control_line) > MAX_CHUNK_LINE or len(body.trailer) > MAX_TRAILER:
+                self.error = BadRequest("a line of the chunked body is too long")
+            self.completed = self.error is not None
+        return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
         try:

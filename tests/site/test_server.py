@@ -90,6 +90,26 @@ def test_a_chunked_body_beyond_the_limit_is_413(server):
     assert is_up(server.port)
 
 
+@pytest.mark.fault("H03")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"100000000000000000\r\n", b"413"),  # 2^68 bytes
+        (b"3000000\r\n", b"413"),
+        (b"1\r\nx\r\nfffffffff\r\n", b"413"),
+        (b"1" * 2000, b"400"),  # a length that never ends
+        (b"1;" + b"x=" + b"y" * 2000, b"400"),
+        (b"0\r\n" + b"X: y\r\n" * 8000, b"400"),  # a trailer that never ends
+    ],
+)
+def test_a_chunk_that_claims_too_much_is_refused_at_once(server, sent, status):
+    request = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(request.encode() + sent)  # and nothing more: the deadline is 30 s
+        assert connection.recv(100).startswith(b"HTTP/1.1 %s " % status)
+    assert is_up(server.port)
+
+
 @pytest.mark.fault("H04")
 def test_oversized_heads(server):
     assert ask(server.port, path="/" + "x" * 10_000)[0] == 404
