@@ -4,9 +4,9 @@
 const COLUMNS = {
   probability: (one) => rounded(one.probability),
   calibrated: (one) => rounded(one.calibrated_probability),
-  decision: (one) => Number(one.probability >= one.threshold),
+  decision: (one) => Number(one.above),
   threshold: (one) => one.threshold,
-  chosen_decision: (one) => Number(one.probability >= (one.chosen_threshold ?? one.threshold)),
+  chosen_decision: (one) => Number(one.above_chosen),
   chosen_threshold: (one) => one.chosen_threshold,
   logit: (one) => one.logit,
   peak: (one) => one.peak,

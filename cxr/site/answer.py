@@ -90,15 +90,16 @@ def _plain(value: float) -> float:
 
 
 def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: float | None) -> dict[str, object]:
-    probability = _rounded(explanation.probabilities[k])
+    probability, chosen = _rounded(explanation.probabilities[k]), info.thresholds[k] if info.thresholds else None
     answer = {
         "name": info.findings[k],
         "probability": probability,
         "calibrated_probability": None if calibrated is None else _rounded(calibrated),
         "logit": _rounded(explanation.logits[k]),
         "threshold": info.threshold,
-        "chosen_threshold": info.thresholds[k] if info.thresholds else None,
+        "chosen_threshold": chosen,
         "above": bool(explanation.probabilities[k] >= info.threshold),
+        "above_chosen": bool(explanation.probabilities[k] >= (info.threshold if chosen is None else chosen)),
         "place": _place(explanation.places[k]),
     }
     if explanation.heatmaps is None:

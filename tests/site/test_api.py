@@ -67,6 +67,24 @@ def test_predict_answers_with_every_number_of_the_model(client):
     assert found["model"]["digest"] == StandIn.info.digest
 
 
+def test_decisions_are_the_models_and_not_those_of_rounded_numbers(client, monkeypatch):
+    """0.4999998 is written 0.5 and does not reach it."""
+    plain = StandIn.predict
+
+    def borderline(self, model_inputs):
+        found = plain(self, model_inputs)
+        probabilities = found.probabilities.copy()
+        probabilities[0, :2] = np.float32(0.4999998), np.float32(0.1499999)
+        return found._replace(probabilities=probabilities)
+
+    monkeypatch.setattr(StandIn, "predict", borderline)
+    (answer,) = strict_json(upload(client, png(1), path="/api/predict"))["results"]
+    first, second = answer["findings"][:2]
+    assert (first["probability"], first["above"], first["above_chosen"]) == (0.5, False, True)
+    assert (second["probability"], round(second["chosen_threshold"], 9)) == (0.15, 0.15)
+    assert not second["above_chosen"]
+
+
 def site_input(radiograph):
     from cxr.imaging.radiograph import to_model_input
 
