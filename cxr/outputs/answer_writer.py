@@ -58,13 +58,13 @@ def claim_beside(
     """Claim a name for an output in a folder where runs with other tables may have left theirs.
 
     Args:
-        is_of_another: whether a file that is there belongs to another radiograph.
+        is_of_another: whether a file that is there belongs to another radiograph, or does not say to which.
     Returns:
         The path, and a line for each file that had the name and stays.
     """
     lines = []
     while (path := outputs.claim(name, what, suffix)).exists() and is_of_another(path):
-        lines.append(f"{path} is of another radiograph and stays.")
+        lines.append(f"{path} is not known to be of this radiograph and stays.")
     return path, lines
 
 

@@ -29,7 +29,7 @@ class MaskFiles(WithoutEnd):
             FileExistsError: a file of its name is there that is no mask, such as the radiograph itself.
         """
         place = place_digest(file)
-        path, lines = claim_beside(self._outputs, lambda path: _source_of(path) not in ("", place), name)
+        path, lines = claim_beside(self._outputs, lambda path: _source_of(path) != place, name)
         credible = replace(answer.outlines, labels=credible_labels(answer.outlines))
         labels = labels_at(credible, *picture.radiograph.shape)
         write_whole(path, mark_as_drawn(encode_png(LABEL_STEP * labels), place))

@@ -67,7 +67,7 @@ def test_results_of_runs_with_tables_of_their_own_do_not_replace_each_other(run_
     second = [f"x-{what}-2.dcm" for what in ("capture", "report", "segmentation")]
     for out in ("two", "three"):  # the second time its own results are replaced
         assert run_main(["in/b/x.dcm", "--top", "0", "--out", out, "--dicom-out", "results"]) == 0
-        assert "results/x-capture.dcm is of another radiograph and stays." in capsys.readouterr().out
+        assert "results/x-capture.dcm is not known to be of this radiograph and stays." in capsys.readouterr().out
         assert written() == sorted([*first, *second])
         assert all(Path("results", name).read_bytes() == data for name, data in first.items())
 

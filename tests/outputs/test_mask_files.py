@@ -13,6 +13,7 @@ from served_model import served_predictor
 
 import gradcam
 from cxr.anatomy.outlines import labels_at
+from cxr.imaging.png import mark_as_drawn
 from cxr.network.model_info import ModelFileError
 
 
@@ -80,10 +81,20 @@ def test_masks_of_runs_with_tables_of_their_own_do_not_replace_each_other(run, c
     first = Path("masks/x.png").read_bytes()
     for _ in range(2):  # the second time its own mask is replaced
         assert run("b/x.png", "--out", "two") == 0
-        assert "    masks/x.png is of another radiograph and stays.\n" in capsys.readouterr().out
+        assert "    masks/x.png is not known to be of this radiograph and stays.\n" in capsys.readouterr().out
         assert Path("masks/x.png").read_bytes() == first
         assert cv2.imread("masks/x-2.png", cv2.IMREAD_UNCHANGED).shape == (106, 120)
     assert run("a/x.png", "--out", "three") == 0
+    assert {path.name for path in Path("masks").iterdir()} == {"x.png", "x-2.png"}
+
+
+@pytest.mark.fault("I73")
+def test_a_mask_that_does_not_say_of_which_radiograph_it_is_stays(run, capsys):
+    Path("masks").mkdir()
+    Path("masks/x.png").write_bytes(older := mark_as_drawn(files.png(files.radiograph(80, 70))))
+    assert run("a/x.png") == 0
+    assert "    masks/x.png is not known to be of this radiograph and stays.\n" in capsys.readouterr().out
+    assert Path("masks/x.png").read_bytes() == older
     assert {path.name for path in Path("masks").iterdir()} == {"x.png", "x-2.png"}
 
 
