@@ -53,7 +53,7 @@ from cxr.system.atomic_files import (
 )
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
-from cxr.training.checkpoint import ResumeError, clear_checkpoints
+from cxr.training.checkpoint import ResumeError, checkpoint_bytes, clear_checkpoints
 from cxr.training.data_sets import SAMPLE_DATA, check_further_sets, common_folder, is_sample, sources_of
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
 from cxr.training.run_control import (
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
     folder, cache_dir = args.model_path.parent, args.work_dir / "cache"
-    check_folder(folder, NEEDED_BYTES, "--model-path")
+    check_folder(folder, NEEDED_BYTES - checkpoint_bytes(folder / CHECKPOINTS), "--model-path")
     for needed in (cache_dir, args.work_dir / "reports"):
         check_folder(needed, NEEDED_REPORT_BYTES, "--work-dir")
     with training_lock(folder) if first else contextlib.nullcontext():

@@ -99,6 +99,11 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     return max(found, key=lambda one: one.generation, default=None)
 
 
+def checkpoint_bytes(folder: Path) -> int:
+    """Return how many bytes the checkpoints of an unfinished run take, which it writes over as it goes on."""
+    return sum((folder / slot).stat().st_size for slot in SLOTS if (folder / slot).is_file())
+
+
 def clear_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a run that is over."""
     for path in [folder / slot for slot in SLOTS] + list(folder.glob(f"{TEMP_PREFIX}*")):

@@ -1,6 +1,7 @@
 """Resumed runs equal uninterrupted ones; damaged checkpoints fall back one generation."""
 
 import json
+import signal
 
 import keras
 import numpy as np
@@ -9,12 +10,14 @@ from small_network import build_small_network
 from small_training import FINDINGS, StopAfter, make_cached, run_fit
 
 from cxr.network.densenet import build_network, choose_precision, fuse
+from cxr.system.atomic_files import FolderError
 from cxr.training import loop
 from cxr.training.checkpoint import (
     SLOTS,
     Checkpoint,
     CheckpointError,
     ResumeError,
+    checkpoint_bytes,
     clear_checkpoints,
     read_checkpoint,
     write_checkpoint,
@@ -224,6 +227,39 @@ def test_failed_checkpoint_leaves_both_generations(tmp_path, monkeypatch):
         write_checkpoint(tmp_path, make_checkpoint(3))
     assert read_checkpoint(tmp_path).generation == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SLOTS)
+
+
+@pytest.mark.fault("T06")
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="needs a limit of the file size")
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_both_generations(tmp_path, share):
+    import resource
+
+    for generation in (1, 2):
+        write_checkpoint(tmp_path, make_checkpoint(generation))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits, size = resource.getrlimit(resource.RLIMIT_FSIZE), len(before[SLOTS[0]])
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), limits[1]))
+    try:
+        with pytest.raises(FolderError) as failure:
+            write_checkpoint(tmp_path, make_checkpoint(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert str(failure.value).startswith(f"{tmp_path / SLOTS[1]}: cannot be written (File too large).")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.fault("T06")
+def test_the_room_that_a_run_needs_is_less_by_the_checkpoints_that_it_writes_over(tmp_path):
+    """A run that stopped for want of room must be able to go on in the room that it began with."""
+    folder = tmp_path / "checkpoints"
+    assert checkpoint_bytes(folder) == 0
+    for generation in (1, 2):
+        write_checkpoint(folder, make_checkpoint(generation))
+    (folder / "something.else").write_bytes(bytes(1000))
+    assert checkpoint_bytes(folder) == sum((folder / slot).stat().st_size for slot in SLOTS) > 0
 
 
 def test_checkpoint_record_is_readable_json(tmp_path):
