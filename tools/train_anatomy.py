@@ -33,6 +33,7 @@ from cxr.anatomy.outline_network import INPUT_SIZE, STRUCTURES, build_outline_ne
 from cxr.data.boxes import read_boxes
 from cxr.imaging.limits import ImageError
 from cxr.network.model_file import save_warnings_silenced
+from cxr.system.atomic_files import replacing
 from cxr.system.hdf5_guard import ModelFileError
 from tools.anatomy.examples import (
     Examples,
@@ -110,8 +111,8 @@ def train(network: keras.Model, sources: dict[str, Examples], shares: dict[str, 
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             print(f"{checkpoint.stem}: step {step + 1} of {steps}, loss {np.mean(losses):.4f}", flush=True)
             losses = []
-            with save_warnings_silenced():
-                network.save(checkpoint)
+            with save_warnings_silenced(), replacing(checkpoint) as temp:
+                network.save(temp)
     return network
 
 
@@ -156,7 +157,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train and save. Exit codes: 0 saved or printed, 2 what cannot be read or written."""
+    """Train and save. Exit codes: 0 saved or printed, 2 what cannot be read or written, 4 diverged."""
     args = parse_args(argv)
     try:
         outlined = read_outlined(args.outlined, "train", INPUT_SIZE)
@@ -164,6 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             show_limits(args, outlined)
             return 0
         run(args, outlined)
+    except FloatingPointError as error:
+        print(error, file=sys.stderr)
+        return 4
     except (OSError, ImageError, ModelFileError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -232,6 +232,19 @@ def test_stopped_training_ends_as_if_it_had_not_been_stopped(outlined, tmp_path,
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_a_training_that_diverges_ends_with_a_line_and_no_model(outlined, phantom, tmp_path, monkeypatch, capsys):
+    class Diverging:
+        optimizer = type("Optimizer", (), {"iterations": 0})()
+        compile = count_params = lambda self, *args, **options: 0
+        train_on_batch = lambda self, *args: float("nan")  # noqa: E731
+
+    monkeypatch.setattr(train_anatomy, "build_outline_network", Diverging)
+    arguments = ["--outlined", str(outlined), "--phantom", str(phantom), "--work", str(tmp_path)]
+    assert main([*arguments, "--out", str(tmp_path / "out.h5")]) == 4
+    assert capsys.readouterr().err == "The loss is nan at step 1. Lower --learning-rate.\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_read_is_said(tmp_path, capsys):
     assert main(["--outlined", str(tmp_path), "--limits"]) == 2
     assert "lungs.csv" in capsys.readouterr().err
