@@ -54,7 +54,8 @@ def check_info(info: ModelInfo) -> None:
     """
     num_findings = len(info.findings)
     _need(1 <= num_findings <= MAX_FINDINGS, "findings", f"1 to {MAX_FINDINGS:,} names", num_findings)
-    _need(all(_is_name(one) for one in info.findings), "findings", f"names of 1 to {MAX_NAME_LENGTH} characters")
+    names = f"names of 1 to {MAX_NAME_LENGTH} printable characters"
+    _need(all(_is_name(one) for one in info.findings), "findings", names)
     _need(len(set(map(name_key, info.findings))) == num_findings, "findings", "names that differ")
     for name, (fits, expected) in _rules(num_findings).items():
         value = getattr(info, name)
@@ -111,7 +112,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_NAME_LENGTH
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_NAME_LENGTH and value.isprintable()
 
 
 def _is_number(value: object) -> bool:
