@@ -28,7 +28,10 @@ class CardiothoracicRatio:
 
 
 def cardiothoracic_ratio(outlines: Outlines, width: int, height: int) -> CardiothoracicRatio | None:
-    """Measure the ratio on a picture of `width` x `height` pixels; None where lungs or heart are not credible."""
+    """Measure the ratio on a picture of `width` x `height` pixels.
+
+    Returns: None where lungs or heart are not credible, or where the thorax goes on beyond a side of the picture.
+    """
     if not (outlines.lungs_credible and outlines.heart_credible):
         return None
     labels = outlines.labels
@@ -42,6 +45,8 @@ def cardiothoracic_ratio(outlines: Outlines, width: int, height: int) -> Cardiot
     levels = [_middle(heart_rows[0] == left), _middle(heart_rows[1] == right)]
     widest = np.flatnonzero(across == np.nanmax(across))
     row = int(widest[len(widest) // 2])
+    if lungs[0][0][row] == 0 or lungs[1][1][row] == labels.shape[1]:
+        return None
     x, y = width / labels.shape[1], height / labels.shape[0]
     return CardiothoracicRatio(
         ratio=(right - left) / float(across[row]),

@@ -187,7 +187,7 @@ def about_ratio(explanation: Explanation, width: int, height: int) -> list[Sente
         return [Sentence(words(outlines.reason or ""), (Number(say.NUM_OUTLINED, num_outlined),))]
     found = cardiothoracic_ratio(outlines, width, height)
     if found is None:
-        return []
+        return [Sentence(say.no_ratio(say.CUT_OFF), (Number(say.NUM_OUTLINED, 3),))]
     return [Sentence(say.cardiothoracic(found.ratio), (Number(say.CARDIOTHORACIC, found.ratio),))]
 
 

@@ -231,6 +231,9 @@ def no_places(reason: str) -> str:
     return f"{reason} So no places and no cardiothoracic ratio are given."
 
 
+CUT_OFF = "A lung reaches the side of the picture, which may not show the whole width of the thorax."
+
+
 def no_ratio(reason: str) -> str:
     return f"{reason} So no cardiothoracic ratio is given."
 

@@ -62,6 +62,16 @@ def test_no_ratio_where_an_outline_is_not_credible(lungs, heart):
     assert cardiothoracic_ratio(replace(chest(), lungs_credible=lungs, heart_credible=heart), 100, 60) is None
 
 
+@pytest.mark.parametrize("side", [0, 99])
+def test_no_ratio_where_the_picture_ends_within_the_thorax(side):
+    cut = chest()
+    columns = slice(0, 10) if side == 0 else slice(90, 100)
+    cut.labels[50, columns] = 1 if side == 0 else 2
+    assert cardiothoracic_ratio(cut, 1000, 300) is None
+    cut.labels[50, side] = 0  # one cell less, and the whole of it is on the picture
+    assert cardiothoracic_ratio(cut, 1000, 300).ratio == pytest.approx(35 / (94 if side == 0 else 91))
+
+
 @pytest.mark.parametrize("missing", [1, 2, 3])
 def test_no_ratio_without_an_organ(missing):
     whole = chest()

@@ -51,6 +51,12 @@ def outlines(*, lungs: bool = True, heart: bool = True) -> Outlines:
     return Outlines(labels, whole_heart, lungs, heart, None if lungs and heart else reason)
 
 
+def at_the_side(whole: Outlines) -> Outlines:
+    """The same organs, moved until the right lung begins at the picture's side."""
+    moved = (np.roll(mask, -12, axis=1) for mask in (whole.labels, whole.heart))
+    return Outlines(*moved, whole.lungs_credible, whole.heart_credible, whole.reason)
+
+
 def heat(*cells: tuple[int, int, float], size: tuple[int, int] = (12, 16)) -> np.ndarray:
     """A heatmap with these cells (row, column, heat); a cell is 4 x 4 cells of the outlines."""
     heatmap = np.zeros(size, np.float32)
@@ -97,6 +103,7 @@ CASES = {
     "no_outline_model": (INFO, dataclasses.replace(ONE, outlines=None), ()),
     "no_credible_lungs": (INFO, dataclasses.replace(ONE, outlines=outlines(lungs=False, heart=False)), ()),
     "no_credible_heart": (INFO, dataclasses.replace(ONE, outlines=outlines(heart=False)), ()),
+    "thorax_cut_off": (INFO, answer(outlines=at_the_side(outlines())), ()),
     "no_heatmaps": (INFO, dataclasses.replace(ONE, heatmaps=None), ()),
     "unlike": (INFO, dataclasses.replace(ONE, input_check=1.0004), ()),
     "lateral": (INFO, ONE, (LATERAL_VIEW, "This picture has colours; a radiograph has none.")),
