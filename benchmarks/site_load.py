@@ -45,6 +45,7 @@ class Usage:
     rss: int  # bytes
     num_files: int
     num_threads: int
+    cpu_seconds: float  # since they started
 
 
 class RunningSite:
@@ -120,14 +121,15 @@ class RunningSite:
 
     def usage(self) -> Usage:
         """Add up what the process and its children hold (Linux)."""
-        rss = num_files = num_threads = 0
+        rss = num_files = num_threads = ticks = 0
         for pid in [self.process.pid, *children_of(self.process.pid)]:
             folder = Path("/proc", str(pid))
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 rss += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 num_files += len(list((folder / "fd").iterdir()))
                 num_threads += len(list((folder / "task").iterdir()))
-        return Usage(rss, num_files, num_threads)
+                ticks += sum(map(int, (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+        return Usage(rss, num_files, num_threads, ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def children_of(pid: int) -> list[int]:
