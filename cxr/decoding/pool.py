@@ -258,8 +258,6 @@ class _Child:
         self._doomed = True  # until the whole answer is here, whatever happens in between
         try:
             result = act()
-            self._doomed = expired.is_set()
-            return result
         except (OSError, EOFError, ChannelError) as error:
             self._process.kill()
             code = "decode_time" if expired.is_set() else "decode_crash"
@@ -269,6 +267,9 @@ class _Child:
             raise DecodingError(code) from None
         finally:
             timer.cancel()
+            timer.join()  # it may have run out just now, and kill the child a moment later: under the next request
+        self._doomed = expired.is_set()
+        return result
 
 
 def _readable(pipe: IO[bytes], seconds: float) -> bool:

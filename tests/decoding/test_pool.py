@@ -167,3 +167,22 @@ def test_children_end_with_their_parent():
 
 def test_quick_client_decodes_through_the_children():
     assert upload(quick_client(), png()).status_code == 200
+
+
+@pytest.mark.fault("H58")
+def test_a_deadline_that_runs_out_just_after_the_answer_does_not_fall_upon_the_next_request(monkeypatch):
+    class LateTimer(threading.Timer):
+        def cancel(self):
+            if self.interval < 60:  # a picture's, not that of the child's start
+                self.function()  # runs out in the moment between the answer and here
+            super().cancel()
+
+    decoder = Decoder(1, deadline=30.0)
+    try:
+        decoder.decode(png())
+        monkeypatch.setattr(threading, "Timer", LateTimer)
+        for number in range(3):
+            expected = decode_with_notices(png(number)).radiograph
+            np.testing.assert_array_equal(decoder.decode(png(number)).radiograph, expected)
+    finally:
+        decoder.close()
