@@ -89,7 +89,7 @@ def load_keras() -> None:
         folder = os.environ.get("KERAS_HOME", "~/.keras")
         raise BackendError(
             f"Keras cannot be loaded with KERAS_BACKEND={os.environ.get('KERAS_BACKEND', '')}: "
-            f"{' '.join(str(error).split())[:300]} Install it anew, or correct {folder}/keras.json."
+            f"{' '.join(str(error).split())[:300].removesuffix('.')}. Install it anew, or correct {folder}/keras.json."
         ) from error
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")

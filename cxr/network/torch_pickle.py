@@ -18,6 +18,7 @@ import numpy as np
 
 from cxr.network.pickle_machine import MAX_PICKLE_BYTES, Name, PickleError, PickleMachine, dict_of, quoted
 
+KERAS_MEMBERS = {"config.json", "model.weights.h5"}  # of a .keras archive
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of a file from before the zip format (torch/serialization.py)
 LEGACY_PROTOCOL = 1001
 ZIP_START = b"PK\x03\x04"
@@ -122,6 +123,8 @@ def _zip_faults() -> Iterator[None]:
 def _read_zip(archive: zipfile.ZipFile, num_bytes: int) -> Any:
     """Read ARCHIVE/data.pkl; its tensors lie in ARCHIVE/data/KEY, uncompressed."""
     pickles = [name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1]
+    if set(archive.namelist()) >= KERAS_MEMBERS:
+        raise PickleError("a whole model of Keras; give its weights, by model.save_weights('x.weights.h5')")
     if len(pickles) != 1:
         raise PickleError("a ZIP archive without PyTorch's data.pkl")
     folder = pickles[0].removesuffix("data.pkl")

@@ -1,7 +1,9 @@
 """Published PyTorch weights in this project's network: names, layouts, the folded normalisation, hostile files."""
 
+import io
 import json
 import struct
+import zipfile
 
 import keras
 import numpy as np
@@ -165,11 +167,20 @@ def test_head_of_another_size_than_the_findings_given(write, arrays):
         read_published_weights(write(safetensors_file(arrays)), *THREE, num_outputs=3)
 
 
+def zip_of(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return buffer.getvalue()
+
+
 FOREIGN = {
     "empty": b"",
     "pointer of a large-file store": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
     "page": b"<!doctype html><title>404</title>",
     "archive without a pickle": torch_zip({}).replace(b"data.pkl", b"else.pkl"),
+    "a whole model of Keras": zip_of("metadata.json", "config.json", "model.weights.h5"),
     "header of 2**60 bytes": struct.pack("<Q", 2**60) + b"{",
     "header of 90 MB": struct.pack("<Q", 90_000_000) + b"{}",
     "header that is no JSON": struct.pack("<Q", 5) + b"{,,,}",
@@ -204,6 +215,12 @@ def test_other_files_are_refused_in_one_line(write, name):
         read_published_weights(path, *THREE)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fault("P05")
+def test_a_whole_model_of_keras_is_named_with_the_way_to_its_weights(write):
+    with pytest.raises(ModelFileError, match=r"a whole model of Keras; give its weights, by model\.save_weights"):
+        read_published_weights(write(FOREIGN["a whole model of Keras"]), *THREE)
 
 
 @pytest.mark.fault("P05")

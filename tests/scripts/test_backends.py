@@ -131,7 +131,7 @@ from site_tools import png, upload
 application = app.create_app()
 def serve():
     client = application.test_client()
-    for _ in range(200):
+    for _ in range(2000):  # of a busy machine
         if client.get("/readyz").status_code == 200:
             break
         time.sleep(0.05)
