@@ -66,6 +66,13 @@ def test_two_drawn_lungs_and_a_heart_are_believed():
     assert judge_heart(HEART, RIGHT, LEFT, 1.0) is None
 
 
+@pytest.mark.parametrize(("height_to_width", "believed"), [(1.1, True), (1.25, True), (1.4, True), (1.45, False)])
+def test_tall_narrow_chests_are_believed(height_to_width, believed):
+    """Lungs up to 1.4 times as tall as both are wide, as some of a tall, thin person's are."""
+    sides = np.exp(measure_lungs(RIGHT, LEFT, 1.0)["log_width_to_height"])
+    assert (judge_lungs(RIGHT, LEFT, 1 / (height_to_width * sides)) is None) == believed
+
+
 @pytest.mark.parametrize(
     ("right", "left", "aspect", "reason"),
     [
