@@ -18,7 +18,6 @@ SIGTERM.
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
 import signal
@@ -55,7 +54,7 @@ from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
 from cxr.training.arguments import parse_args
 from cxr.training.checkpoint import ResumeError, checkpoint_bytes, clear_checkpoints
 from cxr.training.data_sets import SAMPLE_DATA, check_further_sets, common_folder, is_sample, sources_of
-from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, Recipe
+from cxr.training.recipe import choose_recipe
 from cxr.training.run_control import (
     DivergedError,
     ParallelError,
@@ -68,7 +67,6 @@ from cxr.training.run_control import (
 if TYPE_CHECKING:
     import keras
 
-    from cxr.network.start_weights import StartWeights
 
 PROJECT_DIR = Path(__file__).resolve().parent  # the defaults work from any current directory
 MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
@@ -76,7 +74,6 @@ CHECKPOINTS = "checkpoints"  # folder beside the model
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
 NEEDED_REPORT_BYTES = 20_000_000  # of a report with its pictures; the cache says itself what it needs
-HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 NUM_SHOWN = 10  # test images whose predictions are printed
 
 
@@ -368,34 +365,6 @@ def evaluate_and_report(
     for line in describe_predictions(predictions.images[shown], predictions.probabilities[shown], info.findings):
         say(line)
     say(f"Report: {page}")
-
-
-def choose_recipe(args: argparse.Namespace, start: "StartWeights", precision: str) -> Recipe:
-    """Turn flags into a recipe; pretrained weights get a lower rate, and a new head on them is trained first."""
-    rate = RATE_PRETRAINED if start.pretrained else RATE_FROM_NONE
-    new_head = start.pretrained and not start.head
-    return Recipe(
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate or rate,
-        loss=args.loss,
-        seed=args.seed,
-        head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if new_head else 0,
-        weight_decay=args.weight_decay,
-        patience=args.patience,
-        weights_origin=start.origin,
-        precision=precision,
-        augmentation=args.augment,
-        mixup=args.mixup,
-        box_weight=args.box_weight,
-        boxes=describe_file(args.boxes) if args.box_weight else "",
-        soft_labels=describe_file(args.soft_labels),
-    )
-
-
-def describe_file(path: Path | None) -> str:
-    """Return a file's name and the start of its digest, so that a resumed run notices another file; "" for none."""
-    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path else ""
 
 
 def describe_data(splits: Iterable[Split], image_dir: Path) -> str:

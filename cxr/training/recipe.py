@@ -1,9 +1,17 @@
 """How to train: the settings of a run, its phases, and the learning rate of every step. Plain numbers, no Keras."""
 
+import argparse
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr.network.start_weights import StartWeights
 
 RATE_FROM_NONE, RATE_PRETRAINED = 1e-3, 2e-4  # defaults of the largest step size
+HEAD_EPOCHS = 1  # with the backbone frozen, for pretrained weights
 MAX_WARMUP_SHARE = 0.2  # of a phase: a run of one or two epochs must not end while it warms up
 
 
@@ -77,3 +85,31 @@ def learning_rate_at(step: int, num_steps: int, warmup_steps: int, peak: float) 
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
     return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warmup_steps) / max(num_steps - warmup_steps, 1)))
+
+
+def choose_recipe(args: argparse.Namespace, start: "StartWeights", precision: str) -> Recipe:
+    """Turn flags into a recipe; pretrained weights get a lower rate, and a new head on them is trained first."""
+    rate = RATE_PRETRAINED if start.pretrained else RATE_FROM_NONE
+    new_head = start.pretrained and not start.head
+    return Recipe(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate or rate,
+        loss=args.loss,
+        seed=args.seed,
+        head_epochs=min(HEAD_EPOCHS, args.epochs - 1) if new_head else 0,
+        weight_decay=args.weight_decay,
+        patience=args.patience,
+        weights_origin=start.origin,
+        precision=precision,
+        augmentation=args.augment,
+        mixup=args.mixup,
+        box_weight=args.box_weight,
+        boxes=describe_file(args.boxes) if args.box_weight else "",
+        soft_labels=describe_file(args.soft_labels),
+    )
+
+
+def describe_file(path: Path | None) -> str:
+    """Return a file's name and the start of its digest, so that a resumed run notices another file; "" for none."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path else ""

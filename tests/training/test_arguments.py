@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-import main_train
 from cxr.network.start_weights import StartWeights
 from cxr.training.arguments import parse_args
+from cxr.training.recipe import choose_recipe
 
 
 def parse(*words: str):
@@ -28,5 +28,5 @@ def test_the_old_spelling_of_a_fresh_start_names_the_new_one(allowed, capsys):
 
 def test_patience_reaches_the_recipe():
     start = StartWeights("none (random)", pretrained=False)
-    assert main_train.choose_recipe(parse(), start, "float32").patience == 0
-    assert main_train.choose_recipe(parse("--patience", "3"), start, "float32").patience == 3
+    assert choose_recipe(parse(), start, "float32").patience == 0
+    assert choose_recipe(parse("--patience", "3"), start, "float32").patience == 3
