@@ -45,9 +45,9 @@ from cxr.data.columns import display_name
 from cxr.decoding.pool import Decoder
 from cxr.heatmaps.boxes_from_heatmaps import HEAT_SHARE
 from cxr.heatmaps.colormap import inferno
+from cxr.heatmaps.explanation import Explanation, common_peak, rank_findings
 from cxr.heatmaps.overlay import OPACITY, encode_jpeg, fit_for_display
 from cxr.imaging.limits import ImageError
-from cxr.inference.explanation import Explanation, common_peak, rank_findings
 from cxr.metrics.number_text import exact, percent, probability_by, threshold, threshold_beside
 from cxr.network.model_info import DISCLAIMER, ModelInfo
 from cxr.site.answer import data_uri, describe_model, legend, model_identity

@@ -16,7 +16,7 @@ In Python:
     answer = explain(Predictor(MODEL_PATH), radiograph)  # probabilities, and heatmaps (findings, h, w)
     picture = overlay_heatmap(radiograph, answer.heatmaps[0])  # uint8 (height, width, 3), RGB, of the first finding
 
-The formula is in cxr.heatmaps.gradcam, one radiograph's answer in cxr.inference.explanation, colours in
+The formula is in cxr.heatmaps.gradcam, one radiograph's answer in cxr.heatmaps.explanation, colours in
 cxr.heatmaps.overlay.
 """
 
@@ -44,11 +44,11 @@ if __name__ == "__main__":
 from cxr.data.columns import name_key
 from cxr.decoding.file_decoder import FileDecoder
 from cxr.dicom_out.objects import NOT_INSTALLED, can_write_dicom
+from cxr.heatmaps.explanation import INPUT_CHECK_WARNING, Explanation, above_threshold, explain, rank_findings
 from cxr.heatmaps.gradcam import heatmaps
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DecodedPicture, read_file, read_radiograph
 from cxr.inference.answer_table import AnswerTable, work_ahead
-from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, above_threshold, explain, rank_findings
 from cxr.inference.picture_files import OutputNames, find_pictures, relative_names
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from cxr.network.model_info import ModelFileError, ModelInfo

@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from cxr.data.columns import display_name
 from cxr.dicom_out.codes import SOURCE_IMAGE, short_text
 from cxr.dicom_out.instance import PURPOSE, Answer, common_arguments
+from cxr.heatmaps.explanation import common_peak, describe_heatmap, rank_findings
 from cxr.heatmaps.overlay import draw_legend, overlay_heatmap
-from cxr.inference.explanation import common_peak, describe_heatmap, rank_findings
 from cxr.metrics.number_text import probability_by, threshold
 
 NUM_OVERLAYS = 3  # with the list of findings they fill two rows of two

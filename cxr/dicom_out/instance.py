@@ -16,8 +16,8 @@ from pydicom.uid import generate_uid
 
 from cxr.dicom_out.codes import scheme_identification, short_text
 from cxr.dicom_out.source import Source
+from cxr.heatmaps.explanation import INPUT_CHECK_WARNING, Explanation
 from cxr.imaging.dicom_header import OWN_MANUFACTURER, attempt
-from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation
 from cxr.network.model_info import ModelInfo
 
 MODEL_NAME = "Chest X-ray DenseNet121"

@@ -29,8 +29,8 @@ from cxr.dicom_out.codes import (
     finding_code,
 )
 from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments, source_image
+from cxr.heatmaps.explanation import rank_findings
 from cxr.imaging.dicom_header import OWN_MANUFACTURER
-from cxr.inference.explanation import rank_findings
 from cxr.inference.report_draft import draft_report
 from cxr.network.model_info import ModelInfo
 

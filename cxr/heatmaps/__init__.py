@@ -1,3 +1,3 @@
-"""Grad-CAM and its pictures: heatmap, colour map, overlay, panel.
+"""Grad-CAM, its pictures and what they say: heatmap, colour map, overlay, panel, places, the answer to one radiograph.
 
-Knows features and weights as arrays, no network."""
+Knows features and weights as arrays, no network; whoever asks brings the model that predicts."""

@@ -1,3 +1,3 @@
-"""A model file to answers: engine, predictor, the explanation of one radiograph, folders of them.
+"""A model file to answers: engine, predictor, report draft, folders of radiographs and their table.
 
 The site and the command line both answer with what is here."""

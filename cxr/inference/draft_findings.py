@@ -10,10 +10,10 @@ import numpy as np
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import LEFT_LUNG, RIGHT_LUNG
-from cxr.anatomy.places import Place, Region
 from cxr.data.columns import display_name
+from cxr.heatmaps.explanation import Explanation, rank_findings
+from cxr.heatmaps.places import Place, Region
 from cxr.inference import sentences as say
-from cxr.inference.explanation import Explanation, rank_findings
 from cxr.network.model_info import ModelInfo
 
 MAX_NAMED = 14  # findings that one sentence names

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr.heatmaps.explanation import INPUT_CHECK_LIMIT, Explanation, results_that_apply
 from cxr.imaging.dicom import NO_FRONTAL_CHEST
 from cxr.inference import sentences as say
 from cxr.inference.draft_findings import (
@@ -23,7 +24,6 @@ from cxr.inference.draft_findings import (
     impression,
     shown_name,
 )
-from cxr.inference.explanation import INPUT_CHECK_LIMIT, Explanation, results_that_apply
 from cxr.network.model_info import ModelInfo
 
 DEFAULT, CHOSEN = "default", "chosen"  # threshold rules

@@ -170,7 +170,7 @@ MUCH_OUTSIDE = (
 
 
 def region(side: str, zone: str) -> str:
-    """Name a region of cxr.anatomy.places: a side and a zone."""
+    """Name a region of cxr.heatmaps.places: a side and a zone."""
     if zone == "heart":
         return "over the heart"
     if zone == "outside the lungs":

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cxr.inference.explanation import Explanation
+from cxr.heatmaps.explanation import Explanation
 from cxr.network.model_info import ModelInfo
 
 # Each once per finding. The site's table (static/downloads.js) has all of them.

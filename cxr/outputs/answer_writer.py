@@ -5,8 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import Explanation
 from cxr.inference.picture_files import OutputNames
 from cxr.system.atomic_files import replacing
 

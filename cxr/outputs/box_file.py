@@ -9,8 +9,8 @@ from typing import Self
 
 from cxr.data.boxes import FOUND_BOXES_HEADER
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import Explanation
 from cxr.inference.table_columns import csv_line, harmless
 from cxr.network.model_info import ModelInfo
 from cxr.outputs.answer_writer import Choice

@@ -6,8 +6,8 @@ from pathlib import Path
 from cxr.dicom_out.instance import Answer, referenced_instances
 from cxr.dicom_out.objects import dicom_objects
 from cxr.dicom_out.source import Source, SourceError, read_source
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import DecodedPicture, ImageError, read_file
-from cxr.inference.explanation import Explanation
 from cxr.inference.picture_files import OutputNames
 from cxr.network.model_info import ModelInfo
 from cxr.outputs.answer_writer import WithoutEnd, claim_beside, write_whole

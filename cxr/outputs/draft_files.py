@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import Explanation
 from cxr.inference.picture_files import OutputNames
 from cxr.inference.report_draft import draft_report
 from cxr.network.model_info import ModelInfo

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxr.anatomy.outlines import credible_labels, labels_at
+from cxr.heatmaps.explanation import Explanation
 from cxr.heatmaps.overlay import encode_png
 from cxr.imaging.png import is_drawn, mark_as_drawn, source_of_drawn
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.answer_table import place_digest
-from cxr.inference.explanation import Explanation
 from cxr.inference.picture_files import START_BYTES, OutputNames
 from cxr.outputs.answer_writer import WithoutEnd, claim_beside, write_whole
 

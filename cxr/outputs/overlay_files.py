@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from cxr.heatmaps.explanation import Explanation, common_peak, describe_heatmap
 from cxr.heatmaps.overlay import encode_png, overlay_heatmap
 from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import Explanation, common_peak, describe_heatmap
 from cxr.inference.picture_files import OutputNames
 from cxr.metrics.number_text import probability_beside
 from cxr.network.model_info import ModelInfo

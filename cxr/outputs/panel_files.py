@@ -6,11 +6,11 @@ import numpy as np
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.polygons import polygons_of
+from cxr.heatmaps.explanation import INPUT_CHECK_WARNING, Explanation, common_peak, describe_heatmap
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.heatmaps.panel import CaptionedOverlay, Lines, draw_panel
 from cxr.imaging.png import mark_as_drawn
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import INPUT_CHECK_WARNING, Explanation, common_peak, describe_heatmap
 from cxr.inference.picture_files import OutputNames
 from cxr.network.model_info import ModelInfo
 from cxr.outputs.answer_writer import Choice, WithoutEnd, write_whole

@@ -8,17 +8,17 @@ import numpy as np
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import Outlines
-from cxr.anatomy.places import Place, Region
 from cxr.anatomy.polygons import polygons_of
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
-from cxr.heatmaps.overlay import draw_legend, encode_png
-from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import (
+from cxr.heatmaps.explanation import (
     INPUT_CHECK_WARNING,
     Explanation,
     describe_heatmap,
     results_that_apply,
 )
+from cxr.heatmaps.overlay import draw_legend, encode_png
+from cxr.heatmaps.places import Place, Region
+from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.report_draft import CHOSEN, ReportDraft, draft_report
 from cxr.network.model_info import ModelInfo, info_to_json
 

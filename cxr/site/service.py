@@ -15,9 +15,9 @@ from cxr.decoding.pool import Decoder, DecodingError
 from cxr.dicom_out.instance import Answer
 from cxr.dicom_out.objects import can_write_dicom, dicom_objects, to_archive
 from cxr.dicom_out.source import SourceError, read_source
+from cxr.heatmaps.explanation import Explanation, explain
 from cxr.imaging.limits import ImageError
 from cxr.imaging.radiograph import DecodedPicture
-from cxr.inference.explanation import Explanation, explain
 from cxr.site.answer import build_answer
 from cxr.site.errors import SiteError, problem_details_of
 from cxr.site.middleware import FileRecord, RequestRecord

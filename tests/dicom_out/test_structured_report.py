@@ -8,8 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from cxr.heatmaps.explanation import INPUT_CHECK_WARNING
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.inference.explanation import INPUT_CHECK_WARNING
 from cxr.inference.report_draft import draft_report
 
 

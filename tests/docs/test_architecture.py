@@ -10,7 +10,7 @@ SCRIPTS = ("main_train", "app", "gradcam")
 
 # The packages of cxr, lowest first: a package's modules import from their own package and from those before it.
 PACKAGES = (
-    "system", "imaging", "decoding", "data", "network", "metrics", "heatmaps", "anatomy", "inference", "dicom_out",
+    "system", "imaging", "decoding", "data", "network", "metrics", "anatomy", "heatmaps", "inference", "dicom_out",
     "outputs", "training", "report", "site",
 )  # fmt: skip
 NUM_MODULES = range(3, 11)  # in a package

@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from served_model import FINDINGS, random_inputs, served_model, served_predictor
 
 import gradcam
+from cxr.heatmaps.explanation import describe_heatmap
 from cxr.imaging.radiograph import read_radiograph, to_model_input
-from cxr.inference.explanation import describe_heatmap
 from cxr.network.model_file import load_model
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import pytest
 from quick_site import StandIn
 
 from cxr.anatomy.outlines import Outlines
-from cxr.inference.explanation import explain
+from cxr.heatmaps.explanation import explain
 
 RADIOGRAPH = np.tile(np.arange(90, dtype=np.uint8), (70, 1))
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import HEART, LEFT_LUNG, RIGHT_LUNG, Outlines
-from cxr.anatomy.places import places_of
+from cxr.heatmaps.explanation import Explanation
+from cxr.heatmaps.places import places_of
 from cxr.imaging.dicom import LATERAL_VIEW
 from cxr.inference.draft_findings import MAX_NAMED
-from cxr.inference.explanation import Explanation
 from cxr.inference.report_draft import ReportDraft, draft_report
 from cxr.network.input_check import Source
 from cxr.network.model_info import DISCLAIMER, ModelInfo

@@ -13,8 +13,8 @@ from served_model import FINDINGS, served_model, served_predictor
 import gradcam
 from cxr.data.boxes import FOUND_BOXES_HEADER, read_boxes
 from cxr.heatmaps.boxes_from_heatmaps import GRID, boxes_from_heatmap
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import DecodedPicture, decode_radiograph
-from cxr.inference.explanation import Explanation
 from cxr.outputs.box_file import BoxFile
 
 

@@ -15,8 +15,8 @@ from numpy.testing import assert_array_equal
 from served_model import served_predictor
 
 import gradcam
+from cxr.heatmaps.explanation import explain
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.inference.explanation import explain
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ from browser import radiograph_file, upload_of
 from page_actions import analyse, choose, downloaded, exported, shown_radiograph, text_of
 from served_model import FINDINGS
 
+from cxr.heatmaps.explanation import rank_findings
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.inference.explanation import rank_findings
 from gradcam import explain
 
 

@@ -11,9 +11,9 @@ from page_actions import analyse, choose, downloaded, exported, shown_radiograph
 from served_model import FINDINGS
 
 from cxr.heatmaps.boxes_from_heatmaps import boxes_from_heatmap, in_pixels
+from cxr.heatmaps.explanation import rank_findings
 from cxr.heatmaps.overlay import overlay_heatmap
 from cxr.imaging.radiograph import DRAWN, decode_radiograph, decode_with_notices
-from cxr.inference.explanation import rank_findings
 from cxr.inference.table_columns import COLUMNS, table_header, table_row
 from gradcam import explain
 

@@ -64,7 +64,7 @@ def test_a_full_house_is_503_before_the_body_is_looked_at(client, monkeypatch):
     [
         ("cxr.site.service.build_answer", "answer"),
         ("app.overlay_heatmap", "draw"),
-        ("cxr.inference.explanation.to_model_input", "preprocess"),
+        ("cxr.heatmaps.explanation.to_model_input", "preprocess"),
         ("quick_site.StandIn.predict", "model"),
         ("cxr.decoding.pool.Decoder.decode", "decode"),
         ("app.render_template", "render"),
@@ -103,7 +103,7 @@ def test_a_fault_in_any_stage_is_a_page_without_details(client, monkeypatch, cap
 @pytest.mark.fault("H19")
 def test_failing_heatmaps_alone_leave_the_probabilities(client, monkeypatch, caplog):
     expected = answers_of(upload(client, png()))[0]
-    monkeypatch.setattr("cxr.inference.explanation.heatmaps", broken)
+    monkeypatch.setattr("cxr.heatmaps.explanation.heatmaps", broken)
     page = upload(client, png())
     assert page.status_code == 200
     (answer,) = answers_of(page)

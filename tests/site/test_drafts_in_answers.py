@@ -102,7 +102,7 @@ def test_an_answer_whose_heatmaps_failed_has_a_draft_too(client, monkeypatch):
     def fail(*_):
         raise ArithmeticError
 
-    monkeypatch.setattr("cxr.inference.explanation.heatmaps", fail)
+    monkeypatch.setattr("cxr.heatmaps.explanation.heatmaps", fail)
     answer = answer_of(client, png(3))
     reached = [one for one in answer["findings"] if one["probability"] >= one["chosen_threshold"]]
     assert answer["chosen_report"]["text"].count("Its heatmap could not be computed.") == len(reached)

@@ -16,9 +16,9 @@ from site_tools import ROOT, answers_of, png, quick_client, shared_decoder, text
 import app as site
 from cxr.anatomy.cardiothoracic import cardiothoracic_ratio
 from cxr.anatomy.outlines import labels_at
-from cxr.anatomy.places import OUTSIDE, Place, Region, places_of
+from cxr.heatmaps.explanation import explain
+from cxr.heatmaps.places import OUTSIDE, Place, Region, places_of
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.inference.explanation import explain
 from cxr.network.model_info import ModelFileError
 from cxr.site.arguments import parse_args
 from cxr.site.model_slot import ModelSlot
@@ -106,7 +106,7 @@ def test_page_says_it_where_much_heat_lies_outside(monkeypatch, inside):
     def placed(heatmaps, outlines):
         return [place and replace(place, share_inside=inside) for place in places_of(heatmaps, outlines)]
 
-    monkeypatch.setattr("cxr.inference.explanation.places_of", placed)
+    monkeypatch.setattr("cxr.heatmaps.explanation.places_of", placed)
     words = text_of(upload(client_with(lambda path: DrawnOutlines()), png(3, SHAPE)))
     assert ("Much of the heat lies outside lungs and heart" in words) == (inside < 0.4)
 
@@ -125,7 +125,7 @@ HEART, LEFT_HILUM, BESIDE_LUNG = Region("middle", "heart"), Region("left", "hilu
     ],
 )
 def test_headline_names_a_place_where_the_impression_of_the_draft_does(monkeypatch, place, named):
-    monkeypatch.setattr("cxr.inference.explanation.places_of", lambda heatmaps, outlines: [place] * len(heatmaps))
+    monkeypatch.setattr("cxr.heatmaps.explanation.places_of", lambda heatmaps, outlines: [place] * len(heatmaps))
     page = upload(client_with(lambda path: DrawnOutlines()), png(3, SHAPE))
     (answer,) = answers_of(page)
     assert {finding["place"]["definite"] for finding in answer["findings"]} == {named is not None}

@@ -8,8 +8,8 @@ from quick_site import FINDINGS, StandIn, expected_probabilities
 from site_tools import png, shared_decoder, text_of, upload
 
 import app as site
+from cxr.heatmaps.explanation import explain
 from cxr.imaging.radiograph import decode_radiograph
-from cxr.inference.explanation import explain
 from cxr.network.input_check import Source
 from cxr.site.model_slot import ModelSlot
 

@@ -10,8 +10,8 @@ from cxr.anatomy.outlines import Outlines
 from cxr.dicom_out.instance import Answer
 from cxr.dicom_out.objects import dicom_objects
 from cxr.dicom_out.source import read_source
+from cxr.heatmaps.explanation import Explanation
 from cxr.imaging.radiograph import decode_with_notices
-from cxr.inference.explanation import Explanation
 from cxr.network.model_info import ModelInfo
 
 STUDY, SERIES, INSTANCE = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2", "1.2.826.0.1.3680043.8.498.3"

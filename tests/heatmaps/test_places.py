@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import zoom
 
 from cxr.anatomy.outlines import Outlines
-from cxr.anatomy.places import REGIONS, places_of, region_map, share_inside
+from cxr.heatmaps.places import REGIONS, places_of, region_map, share_inside
 
 
 def chest() -> Outlines:

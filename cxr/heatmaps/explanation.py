@@ -7,20 +7,19 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from cxr.anatomy.outlines import Outlines
-from cxr.anatomy.places import Place, places_of
 from cxr.heatmaps.gradcam import heatmaps
+from cxr.heatmaps.places import Place, places_of
 from cxr.imaging.radiograph import to_model_input
 from cxr.network.input_check import check_inputs
 from cxr.network.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from cxr.anatomy.outline_model import OutlineModel
-    from cxr.inference.predictor import Predictor
 
 INPUT_CHECK_LIMIT = 1.0  # above it a picture is too unlike the training radiographs
 INPUT_CHECK_WARNING = "This picture is unlike the radiographs that the model was trained on. Do not trust the result."
@@ -28,6 +27,21 @@ INPUT_CHECK_WARNING = "This picture is unlike the radiographs that the model was
 logger = logging.getLogger(__name__)
 
 Part = TypeVar("Part")
+
+
+class Predicts(Protocol):
+    """What predicts: in this project `cxr.inference.predictor.Predictor`.
+
+    Attributes:
+        info: of the model.
+        head_kernel: float32 (channels, findings), of the dense layer behind the features.
+    """
+
+    info: ModelInfo
+    head_kernel: np.ndarray
+
+    def predict(self, model_inputs: np.ndarray) -> Any:
+        """Return features, logits, probabilities and calibrated ones, as attributes, of uint8 (n, size, size, 1)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +81,7 @@ class Explanation:
 
 
 def explain(
-    predictor: "Predictor",
+    predictor: Predicts,
     radiograph: np.ndarray,
     *,
     outline_model: "OutlineModel | None" = None,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cxr.inference.explanation import Explanation, results_that_apply
+from cxr.heatmaps.explanation import Explanation, results_that_apply
 from cxr.network.input_check import Source
 from cxr.network.model_info import ModelInfo
 
