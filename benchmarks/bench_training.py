@@ -36,13 +36,11 @@ def this_project(precision: str, model_inputs: np.ndarray, labels: np.ndarray) -
     """Return the step of main_train.py's second phase, everything open."""
     from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, fuse
     from cxr.training.loop import layer_output
-    from cxr.training.optimisation import make_loss, make_optimiser
+    from cxr.training.optimisation import make_loss, make_optimiser, make_steps
 
     network = fuse(build_network(FINDINGS, model_inputs.shape[1], SMALL_DATA_MOMENTUM, precision))
-    trained = layer_output(network, "logits")
-    trained.compile(make_optimiser(RATE, DECAY), loss=make_loss())
-    trained.optimizer.build(trained.trainable_variables)
-    return lambda: trained.train_on_batch(model_inputs, labels)
+    steps = make_steps(layer_output(network, "logits"), make_optimiser(RATE, DECAY), [make_loss()], [1.0])
+    return lambda: steps.take(model_inputs, labels, RATE)
 
 
 def plain_keras(precision: str, model_inputs: np.ndarray, labels: np.ndarray) -> Step:
