@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 
 import cv2
 import numpy as np
@@ -240,7 +241,8 @@ def test_output_that_nobody_reads_ends_no_job(tmp_path, output):
         "closed": ">&- 2>&-",
     }
     command = (
-        f"set -o pipefail; {sys.executable} {ROOT / 'gradcam.py'} {tmp_path} --top 0 --out {tmp_path / 'out'} "
+        f"set -o pipefail; {quote(sys.executable)} {quote(str(ROOT / 'gradcam.py'))} {tmp_path} "
+        f"--top 0 --out {tmp_path / 'out'} "
         f"--model-path {served_model().path} {redirections[output]}"
     )
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}

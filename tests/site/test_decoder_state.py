@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from shlex import quote
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ sums = [int(decoder.decode(data)[0].sum()) for data in (png(0), chatty, png(1), 
 Path({str(tmp_path)!r}, "sums").write_text(repr(sums))
 """
     (tmp_path / "script.py").write_text(code)
-    command = f"exec {sys.executable} {tmp_path / 'script.py'} {closed}"
+    command = f"exec {quote(sys.executable)} {tmp_path / 'script.py'} {closed}"
     subprocess.run(["sh", "-c", command], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120)
     expected = [int(decode_with_notices(png(seed))[0].sum()) for seed in (0, 9, 1, 9, 9, 2)]
     assert (tmp_path / "sums").read_text() == repr(expected)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from site_tools import FORM, ROOT, ask, ask_raw, form, noisy_png, png, running_site
@@ -222,7 +223,7 @@ def test_out_of_files_the_server_waits_and_says_so_once(tmp_path):
 
 @pytest.mark.fault("H55")
 def test_few_files_mean_few_connections():
-    command = f"ulimit -n 64; exec {sys.executable} tests/support/quick_site.py"
+    command = f"ulimit -n 64; exec {quote(sys.executable)} tests/support/quick_site.py"
     with subprocess.Popen(
         ["sh", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
