@@ -57,7 +57,6 @@ OTHER_VIEW = "The file is marked as a view that is not known to be frontal (PA o
 OTHER_BODY_PART = "The file is marked as another part of the body than the chest."
 NO_FRONTAL_CHEST = (LATERAL_VIEW, OTHER_VIEW, OTHER_BODY_PART)  # what the models of this project are not made for
 
-MAX_START_BYTES = 2**20  # hold group 2, which no other part of the file precedes
 NEEDED = (
     *("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "BurnedInAnnotation"),
     *("PatientOrientation", "ImageOrientationPatient", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
@@ -119,7 +118,8 @@ def _read_elements(
 def needs_codec(data: bytes) -> bool:
     """Say whether this is a DICOM file whose pixels go through a codec that no header bounds."""
     try:
-        return is_dicom(data) and not has_bounded_cost(_start(data[:MAX_START_BYTES])[1])
+        # Of the whole file, as it is decoded: its start alone may end within group 2.
+        return is_dicom(data) and not has_bounded_cost(_start(data)[1])
     except ImageError:  # whoever decodes it says so
         return False
 

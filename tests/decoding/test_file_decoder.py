@@ -14,6 +14,7 @@ from cxr.data.cache import cache_split
 from cxr.data.checks import check_splits
 from cxr.decoding import file_decoder, pool
 from cxr.decoding.file_decoder import FileDecoder
+from cxr.imaging.dicom_header import read_transfer_syntax
 from cxr.imaging.limits import MAX_FILE_BYTES, ImageError
 from cxr.imaging.radiograph import decode_with_notices
 
@@ -108,6 +109,18 @@ def test_a_file_of_any_length_is_refused_before_it_is_read(tmp_path):
         file.truncate(200 * MAX_FILE_BYTES)  # takes no room on the disk
     (fault,) = check_splits(*paths, tmp_path / "images", decode=decode_with_notices).faults
     assert "at most 100 MiB are read" in fault.message
+
+
+@pytest.mark.fault("I94")
+@pytest.mark.parametrize("num_bytes", [2, 2**20 + 2, 3 * 2**20])
+def test_a_codec_behind_a_long_start_of_the_file_is_decoded_in_a_child(num_bytes):
+    plain = files.dicom_compressed(PICTURE, 8, files.JPEG_2000)
+    start = bytes(128) + b"DICM" + files.element((2, 1), b"OB", bytes(num_bytes))
+    start += files.element((2, 0x10), b"UI", files.JPEG_2000.encode())
+    data = start + plain[read_transfer_syntax(plain)[1] :]
+    with FileDecoder() as decoder:
+        np.testing.assert_array_equal(decoder.decode(data).radiograph, decode_with_notices(plain).radiograph)
+        assert decoder._children is not None
 
 
 @pytest.mark.fault("I91")
