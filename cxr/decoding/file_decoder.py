@@ -4,6 +4,7 @@ PNG, JPEG and uncompressed DICOM cost what their header says, which the decoder 
 caller's thread. What other codecs make of a few bytes no header bounds; such a file goes to a child that can be killed.
 """
 
+import errno
 import os
 import threading
 from types import TracebackType
@@ -17,6 +18,7 @@ from cxr.imaging.radiograph import DecodedPicture, decode_with_notices
 
 DECODE_SECONDS = 60.0  # 36 megapixels of JPEG 2000 take 30 s where other work goes on
 WAIT_SECONDS = 3600.0  # for a child: as many files may wait before this one as there are threads
+NOT_THE_FILE = ("decode_busy", "decode_down")  # codes of DecodingError
 
 
 class FileDecoder:
@@ -28,12 +30,20 @@ class FileDecoder:
         self._children: Decoder | None = None
 
     def decode(self, data: bytes) -> DecodedPicture:
-        """Decode like cxr.imaging.radiograph.decode_with_notices. Raises: ImageError, too_costly too."""
+        """Decode like cxr.imaging.radiograph.decode_with_notices.
+
+        Raises:
+            ImageError: the file cannot be used; too_costly where it takes too much.
+            OSError: there is no child to decode it, which says nothing of the file.
+        """
         if not needs_codec(data):
             return decode_with_notices(data)
         try:
             return self._pool().decode(data)
         except DecodingError as error:
+            if error.code in NOT_THE_FILE:
+                reason = f"{str(error)[0].lower()}{str(error)[1:]}; free memory and processes, then start again"
+                raise OSError(errno.EAGAIN, reason) from None
             limits = f"at most {self._deadline:g} seconds and {MAX_ADDRESS_SPACE // 2**30} GiB are allowed"
             message = f"{error}; {limits}. Save the picture uncompressed or as PNG."
             raise ImageError("too_costly", message) from None

@@ -51,6 +51,7 @@ FAILURES = {
     "decode_memory": "Reading it needs too much memory",
     "decode_crash": "It broke the program that reads it",
     "decode_busy": "No program to read it is free",
+    "decode_down": "The program that reads it does not start",
 }
 
 
@@ -99,8 +100,8 @@ class Decoder:
 
         Raises:
             ImageError: the file cannot be used.
-            DecodingError: decode_time, decode_memory, decode_crash; decode_busy where no child became free or could be
-                started.
+            DecodingError: decode_time, decode_memory, decode_crash; for no fault of the file decode_busy where no child
+                became free or could be started, and decode_down where one ended before it took files.
         """
         try:
             place = self._free.get(timeout=self._wait)
@@ -200,8 +201,7 @@ class _Child:
     def decode(self, data: bytes, deadline: float) -> DecodedPicture:
         """Decode one file. Raises: ImageError, DecodingError."""
         if not self.ready:
-            self._within(START_SECONDS, lambda: self._read(READY))
-            self.ready = True
+            self._start()
         header, radiograph = self._within(deadline, lambda: self._ask(data))
         if header["code"] in ERROR_STATUS:
             raise ImageError(header["code"], header["message"])
@@ -213,8 +213,15 @@ class _Child:
         """Take note of a start that comes to its end within so many seconds."""
         if not self.ready and _readable(self._process.stdout, seconds):
             with contextlib.suppress(DecodingError):
-                self._within(START_SECONDS, lambda: self._read(READY))
-                self.ready = True
+                self._start()
+
+    def _start(self) -> None:
+        """Wait until it takes files. Raises: DecodingError decode_down: no file has reached it that could be at fault."""
+        try:
+            self._within(START_SECONDS, lambda: self._read(READY))
+        except DecodingError as error:
+            raise DecodingError("decode_busy" if error.code == "decode_busy" else "decode_down") from None
+        self.ready = True
 
     def close(self) -> None:
         self._process.kill()

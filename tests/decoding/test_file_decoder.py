@@ -102,6 +102,22 @@ def test_check_and_cache_name_the_file_that_hangs(faulty, tmp_path):
         cache_split(check.parts["train"], tmp_path / "images", 32, tmp_path / "cache")
 
 
+@pytest.mark.fault("I95")
+def test_check_and_cache_do_not_blame_a_file_for_a_decoder_that_does_not_start(faulty, monkeypatch, tmp_path):
+    broken = (sys.executable, "-c", "raise SystemExit(1)")
+    monkeypatch.setattr(file_decoder, "Decoder", functools.partial(pool.Decoder, command=broken))
+    paths = three_splits(tmp_path, b"GOOD")
+    words = "the program that reads it does not start; free memory"
+    with FileDecoder() as decoder:
+        with pytest.raises(OSError, match=words):
+            decoder.decode(b"GOOD")
+        check = check_splits(*paths, tmp_path / "images", decode=decoder.decode)
+    (fault,) = check.faults
+    assert f"'bad.dcm' cannot be read: cannot be read ({words}" in fault.message
+    with pytest.raises(ImageError, match=rf"1 of 3 radiographs cannot be used\.\n'bad\.dcm': cannot be read: {words}"):
+        cache_split(check.parts["train"], tmp_path / "images", 32, tmp_path / "cache")
+
+
 @pytest.mark.fault("I90")
 def test_a_file_of_any_length_is_refused_before_it_is_read(tmp_path):
     paths = three_splits(tmp_path, b"")

@@ -109,6 +109,22 @@ def test_no_free_child_is_said_so(faulty):
     faulty._free.put(child)
 
 
+@pytest.mark.fault("I95")
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "import os; os.abort()", "print('no message of a decoder')"])
+def test_a_decoder_that_does_not_start_is_not_blamed_on_the_file(code, caplog):
+    decoder = Decoder(1, command=(sys.executable, "-c", code))
+    try:
+        for _ in range(2):
+            with pytest.raises(DecodingError, match="does not start") as error:
+                decoder.decode(png())
+            assert error.value.code == "decode_down"
+        page = upload(site.create_app(ready_slot(), decoder).test_client(), png())
+        assert (page.status_code, page.headers["Retry-After"]) == (503, "5")
+        assert not decoder.ready()
+    finally:
+        decoder.close()
+
+
 def test_what_a_library_prints_does_not_get_between_the_answers(faulty):
     for seed in (4, 5):
         np.testing.assert_array_equal(faulty.decode(b"PRINT" + png(seed))[0], decode_with_notices(png(seed))[0])
