@@ -4,12 +4,14 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMP_PREFIX = ".tmp-"
+OWN_TEMP = re.compile(r"\.tmp-\d+-(\d+|probe)(\.\w+)?")  # a process and a number: other programs' names are not swept
 LOCK_NAME = ".train.lock"
 LOCK_POLL_SECONDS = 0.2
 WRITE_CURES = {
@@ -34,8 +36,12 @@ class LockedError(RuntimeError):
 
 
 def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
-    """Delete the temporary files that killed runs left in `folder` and below; call it only while holding the lock."""
-    strays = [stray for stray in Path(folder).rglob(f"{TEMP_PREFIX}*") if stray.is_file()]
+    """Delete the temporary files that killed runs left in `folder`; call it only while holding its lock.
+
+    Not those in folders below: the model's folder may be anybody's, with others at work further down.
+    """
+    strays = [stray for stray in Path(folder).glob(f"{TEMP_PREFIX}*") if OWN_TEMP.fullmatch(stray.name)]
+    strays = [stray for stray in strays if stray.is_file()]
     for stray in strays:
         stray.unlink(missing_ok=True)
     return [stray.name for stray in strays]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.system.atomic_files import TEMP_PREFIX, replacing
+from cxr.system.atomic_files import replacing, sweep_temp_files
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +106,9 @@ def checkpoint_bytes(folder: Path) -> int:
 
 def clear_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a run that is over."""
-    for path in [folder / slot for slot in SLOTS] + list(folder.glob(f"{TEMP_PREFIX}*")):
-        path.unlink(missing_ok=True)
+    for slot in SLOTS:
+        (folder / slot).unlink(missing_ok=True)
+    sweep_temp_files(folder)
 
 
 def check_identity(stored: dict[str, Any], current: dict[str, Any]) -> None:

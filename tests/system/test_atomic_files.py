@@ -55,10 +55,22 @@ def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path
 
 @pytest.mark.fault("M12")
 def test_sweep_deletes_only_temporary_files(tmp_path):
-    for name in (".tmp-1-model.h5", ".tmp-2-model.h5", "model.h5", "notes.tmp"):
+    strays, others = [".tmp-1-0.h5", ".tmp-2-13.npz", ".tmp-3-probe"], ["model.h5", "notes.tmp"]
+    for name in (*strays, *others):
         (tmp_path / name).touch()
-    assert sorted(sweep_temp_files(tmp_path)) == [".tmp-1-model.h5", ".tmp-2-model.h5"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.h5", "notes.tmp"]
+    assert sorted(sweep_temp_files(tmp_path)) == strays
+    assert sorted(path.name for path in tmp_path.iterdir()) == others
+
+
+@pytest.mark.fault("M67")
+def test_sweep_leaves_what_others_call_temporary(tmp_path):
+    names = [".tmp-thesis.docx", ".tmp-2026-report.pdf", ".tmp-1", "below/.tmp-1-0.h5"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".tmp-1-1").mkdir()
+    assert sweep_temp_files(tmp_path) == []
+    assert all((tmp_path / name).exists() for name in names)
 
 
 @pytest.mark.fault("T13")

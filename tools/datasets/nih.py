@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cxr.data.boxes import Box, read_boxes
-from cxr.system.atomic_files import TEMP_PREFIX
+from cxr.system.atomic_files import sweep_temp_files
 from cxr.system.terminal import say
 from tools.datasets.collection import BOX_FRAME, Collection, PrepareError, SourceBox
 from tools.nih.download import ARCHIVES, download_archive
@@ -112,8 +112,7 @@ def fetch_images(args: argparse.Namespace, known: Iterable[str]) -> None:
             f"{folder}: no {ARCHIVE_PATTERN} found, and no unpacked picture of the table. Add --download, or name "
             "their folder with --archives."
         )
-    for stray in image_dir.glob(f"{TEMP_PREFIX}*"):
-        stray.unlink()
+    sweep_temp_files(image_dir)
     for path in paths:
         say(f"{path.name}: {unpack_archive(path, image_dir, known, args.image_size):,} images written")
     if pictures:
