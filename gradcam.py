@@ -58,6 +58,7 @@ from cxr.outputs.dicom_files import DicomFiles
 from cxr.outputs.draft_files import DraftFiles
 from cxr.outputs.mask_files import MaskFiles
 from cxr.outputs.overlay_files import OverlayFiles
+from cxr.system.atomic_files import sole_use
 from cxr.system.hdf5_guard import MemoryShortError
 from cxr.system.progress import Progress
 from cxr.system.terminal import say, show_what_cannot_be_encoded, visible
@@ -240,7 +241,7 @@ def _explain_files(
         return picture, explain(predictor, picture.radiograph, outline_model=outline_model)
 
     header, job = table_header(info.findings, args.columns), _job(predictor, outline_model, args, named)
-    with AnswerTable(args.out, header, job, named) as table, ExitStack() as open_writers:
+    with sole_use(args.out), AnswerTable(args.out, header, job, named) as table, ExitStack() as open_writers:
         open_writers.enter_context(decoder)
         writers = [open_writers.enter_context(writer) for writer in _writers(info, wanted, table, named, args)]
         left = {name: file for name, file in named.items() if name not in table.finished}

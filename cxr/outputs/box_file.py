@@ -14,7 +14,7 @@ from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.table_columns import csv_line, harmless
 from cxr.network.model_info import ModelInfo
 from cxr.outputs.answer_writer import Choice
-from cxr.system.atomic_files import free_name, replacing
+from cxr.system.atomic_files import free_name, is_in_use, replacing, use
 
 
 class BoxFile:
@@ -44,8 +44,10 @@ class BoxFile:
         self._remarks: list[str] = []
 
     def __enter__(self) -> Self:
-        """Open the file. Raises: OSError, FileExistsError where something else is there."""
+        """Open the file. Raises: OSError; FileExistsError where something else is there; EBUSY for another run's."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._path.is_file() and is_in_use(self._path):
+            raise OSError(errno.EBUSY, "another run is writing there", str(self._path))
         if self._finished and not self._path.exists():
             missing = f"the boxes of {len(self._finished)} files done before are missing"
             self._remarks.append(f"{self._path} is gone: {missing}.")
@@ -58,6 +60,7 @@ class BoxFile:
         with replacing(self._path, durable=False) as temp, temp.open("w", newline="", encoding="utf-8") as file:
             file.writelines(map(csv_line, [FOUND_BOXES_HEADER, *kept]))
         self._file = self._path.open("a", newline="", encoding="utf-8")
+        use(self._file.fileno())
         return self
 
     def _older_rows(self) -> list[list[str]]:

@@ -203,6 +203,26 @@ def waiting_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Make a folder where there is none, and keep other runs out of it; the system lets go of it with the process.
+
+    Raises:
+        OSError: EBUSY where another run holds it; the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":  # other systems cannot open a folder
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not _try_lock_if_any(descriptor):
+            raise OSError(errno.EBUSY, "another run is writing there", str(folder))
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def use(descriptor: int) -> None:
     """Mark an open file as being in use, for as long as this descriptor or a duplicate of it is open (POSIX)."""
     if os.name == "posix":
@@ -218,11 +238,16 @@ def is_in_use(path: Path) -> bool:
         return False
     descriptor = os.open(path, os.O_RDWR)
     try:
-        return not _try_lock(descriptor)
-    except OSError:  # as above
-        return False
+        return not _try_lock_if_any(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _try_lock_if_any(descriptor: int) -> bool:
+    try:
+        return _try_lock(descriptor)
+    except OSError:  # a network file system without locks
+        return True
 
 
 def _try_lock(descriptor: int) -> bool:

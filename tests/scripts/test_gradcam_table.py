@@ -126,6 +126,33 @@ def test_overlays_and_panels_carry_the_mark_and_are_noticed_where_they_are_named
     assert DRAWN in capsys.readouterr().out
 
 
+@needs_posix
+@pytest.mark.fault("I78")
+def test_a_second_run_at_the_same_time_is_refused_and_loses_nothing(run_main, monkeypatch, capsys):
+    """Each would else write its rows into a table that the other has replaced."""
+    write("a.png")
+    write("b.png", seed=1)
+    codes, explain = [], gradcam.explain
+
+    def explain_beside_others(*arguments, **options):
+        monkeypatch.setattr(gradcam, "explain", explain)
+        codes.append(run_main(["b.png", "--top", "0"]))
+        codes.append(run_main(["b.png", "--top", "0", "--out", "other", "--boxes-out", "boxes.csv"]))
+        codes.append(run_main(["b.png", "--top", "0", "--out", "third"]))
+        return explain(*arguments, **options)
+
+    monkeypatch.setattr(gradcam, "explain", explain_beside_others)
+    assert run_main(["a.png", "--top", "0", "--boxes-out", "boxes.csv"]) == 0
+    assert codes == [3, 3, 0]
+    told = capsys.readouterr().err
+    assert "gradcam_out: cannot be written: another run is writing there. Choose another place for it." in told
+    assert "boxes.csv: cannot be written: another run is writing there. Choose another place for it." in told
+    assert set(rows_of()) == {"a.png"}
+    assert set(rows_of("third/predictions.csv")) == {"b.png"}
+    assert run_main(["b.png", "--top", "0"]) == 0  # the first has let go
+    assert set(rows_of()) == {"a.png", "b.png"}
+
+
 @pytest.mark.fault("I73")
 def test_runs_over_other_files_add_to_the_table(run_main, capsys):
     write("one/a.png", seed=1)
