@@ -108,6 +108,16 @@ def test_vindr_takes_as_many_readers_as_wanted(tmp_path, capsys, min_readers, nu
     assert sum(row["Cardiomegaly"] == "1" for row in rows) == num_positive
 
 
+@pytest.mark.fault("C83")
+@pytest.mark.parametrize("min_readers", [0, -1])
+def test_vindr_without_any_reader_is_refused(tmp_path, capsys, min_readers):
+    """No reader needed would give every image every finding."""
+    folder = vindr_files(tmp_path / "vindr", with_test=False)
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, "vindr", folder, "--out", tmp_path / "out", "--min-readers", min_readers)
+    assert "expected --min-readers of at least 1" in capsys.readouterr().err
+
+
 @pytest.mark.fault("C72")
 def test_vindr_without_sizes_says_that_boxes_are_left_out(tmp_path, capsys):
     folder = vindr_files(tmp_path / "vindr", with_test=False)

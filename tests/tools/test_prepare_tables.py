@@ -122,6 +122,39 @@ def test_a_patient_in_two_of_the_sources_splits_is_refused_or_drawn_anew(tmp_pat
     assert sum(map(len, patients)) == 5
 
 
+@pytest.mark.fault("C81")
+def test_an_image_without_split_goes_where_its_patients_others_are(tmp_path, capsys):
+    """Else it would be trained on, and its patient tested."""
+    rows = [f"x{k}.png,{k},{('train', 'val', 'test', '')[k % 4]},{k % 2}" for k in range(40)]
+    rows += [f"y{k}.png,{k},,{k % 2}" for k in range(40)]
+    write_table(tmp_path / "t.csv", "Image,p,part,Mass", rows)
+    common = ("table", tmp_path / "t.csv", "--finding", "Mass", "--split-column", "part", "--patient-column", "p")
+    run(capsys, *common, "--out", tmp_path / "out")
+    splits = rows_in(tmp_path / "out")
+    patients = [{row["Patientid"] for row in part.values()} for part in splits.values()]
+    assert sum(map(len, patients)) == 40
+    for k, split in enumerate(("train", "val", "test")):
+        own = {f"{name}{number}.png" for number in range(k, 40, 4) for name in "xy"}
+        assert own <= splits[split].keys()
+
+
+@pytest.mark.fault("C82")
+@pytest.mark.parametrize("row", ["x0.png,other,train,1", "x0.png,0,test,1", "x0.png,0,train,0"])
+@pytest.mark.parametrize("labels", [("--finding", "Mass"), ("--label-column", "Mass", "--none", "0")])
+def test_an_image_twice_with_another_patient_split_or_label_is_refused(tmp_path, capsys, row, labels):
+    rows = [f"x{k}.png,{k},{('train', 'val', 'test')[k % 3]},1" for k in range(9)]
+    write_table(tmp_path / "t.csv", "Image,p,part,Mass", [*rows, row])
+    common = ("table", tmp_path / "t.csv", "--split-column", "part", "--patient-column", "p", *labels)
+    if labels[0] == "--label-column" and row.endswith("0"):  # a finding of any row is the image's
+        run(capsys, *common, "--out", tmp_path / "out")
+    else:
+        assert "line 11: image 'x0.png' again, " in refused(capsys, *common, "--out", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    write_table(tmp_path / "t.csv", "Image,p,part,Mass", [*rows, rows[0]])
+    run(capsys, *common, "--out", tmp_path / "twice")
+    assert len([image for part in rows_in(tmp_path / "twice").values() for image in part]) == 9
+
+
 @pytest.mark.fault("C77")
 def test_draws_depend_on_patients_and_seed_alone():
     patients = [str(number % 200) for number in range(1000)]

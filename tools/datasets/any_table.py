@@ -116,12 +116,15 @@ class _Rows:
         for line, cells, image, patient, split in self._chosen():
             labels = [self._label(rules, cell, line) for cell in cells_of(cells)]
             if image not in seen:
-                seen[image] = labels
+                seen[image] = labels, patient, split
                 data.add(image, patient, labels, split)
-            elif seen[image] == labels:
+            elif seen[image] == (labels, patient, split):
                 self.left_out["the same image again"] += 1
             else:
-                raise PrepareError(f"{self.args.table.name} line {line}: image {image!r:.80} again, with other labels.")
+                raise PrepareError(
+                    f"{self.args.table.name} line {line}: image {image!r:.80} again, with other labels, of another "
+                    "patient or in another split. Keep one of its rows."
+                )
         return data
 
     def _label(self, rules: CellRules, cell: str, line: int) -> int:
@@ -148,7 +151,8 @@ class _Rows:
             known = images.setdefault(image, (patient, split, set()))
             if known[:2] != (patient, split):
                 raise PrepareError(
-                    f"{self.args.table.name} line {line}: image {image!r:.80} again, of another patient."
+                    f"{self.args.table.name} line {line}: image {image!r:.80} again, of another patient or in another "
+                    "split. Keep rows of one."
                 )
             known[2].update(names)
         findings = sorted({name for _, _, names in images.values() for name in names}, key=str.lower)

@@ -33,8 +33,9 @@ def split_by_patient(
 ) -> dict[str, Collection]:
     """Return train, val and test.
 
-    Images without a split of their source, and what of val and test the source does not have, are drawn by patient:
-    test first, of all images that may be drawn, then val of what is left.
+    An image without a split of its source goes where its patient's others are. Images of patients without any, and what
+    of val and test the source does not have, are drawn by patient: test first, of all images that may be drawn, then
+    val of what is left.
 
     Args:
         keep_own: use the source's own split; else it is forgotten and everything drawn.
@@ -44,7 +45,8 @@ def split_by_patient(
     """
     splits = list(data.splits) if keep_own else [""] * len(data.images)
     if any(splits):
-        _refuse_shared_patients(data.patients, splits)
+        split_of = _splits_of_patients(data.patients, splits)
+        splits = [split or split_of.get(patient, "") for split, patient in zip(splits, data.patients, strict=True)]
     own = set(splits) - {""}
     for name, share, number in (("test", test_share, 1), ("val", val_share, 0)):
         if name in own:
@@ -65,7 +67,8 @@ def split_by_patient(
     return parts
 
 
-def _refuse_shared_patients(patients: Sequence[str], splits: Sequence[str]) -> None:
+def _splits_of_patients(patients: Sequence[str], splits: Sequence[str]) -> dict[str, str]:
+    """Return patient -> the split of those of its images that have one. Raises: PrepareError where these are several."""
     first: dict[str, str] = {}
     shared = {
         patient
@@ -77,3 +80,4 @@ def _refuse_shared_patients(patients: Sequence[str], splits: Sequence[str]) -> N
             f"{len(shared)} patients are in more than one of the source's own splits. With them scores would be too "
             "good. Draw splits by patient instead with --draw."
         )
+    return first

@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(args: argparse.Namespace) -> str | None:
+    """Say what is wrong with the flags, None where nothing is."""
+    return None if args.min_readers >= 1 else "expected --min-readers of at least 1"
+
+
 def read(args: argparse.Namespace) -> Collection:
     """Read the tables; the test split is VinDr's own where its table is there."""
     folder = args.folder / "annotations" if (args.folder / "annotations").is_dir() else args.folder
