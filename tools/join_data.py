@@ -11,6 +11,7 @@ two sets that both know a patient 1 stay apart. `main_train.py` then fits its in
 
 import argparse
 import csv
+import filecmp
 import os
 import shutil
 import sys
@@ -123,11 +124,12 @@ def _read_boxes(source: Source) -> list[list[str]]:
 
 
 def _link(image: Path, target: Path) -> None:
-    """Give an image a second name, or copy it where the disk has no hard links."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Give an image a second name, or copy it where the disk has no hard links; another picture of that name goes."""
     try:
+        if target.exists() and (target.samefile(image) or filecmp.cmp(image, target, shallow=False)):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # not written over: the other one may be a source's own file
         os.link(image.resolve(), target)
     except FileNotFoundError:
         raise JoinError(f"{image}: no such image. Every image of a CSV must be below images/.") from None

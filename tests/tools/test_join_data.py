@@ -8,6 +8,7 @@ import pytest
 
 from cxr.data.boxes import read_boxes
 from cxr.data.checks import check_splits
+from tools import join_data
 from tools.join_data import JoinError, Source, join, read_source
 
 HEADERS = {"a": "Image,Mass,Edema,Patientid", "b": "Image,Patientid,Edema,Mass"}
@@ -57,6 +58,25 @@ def test_the_joint_set_passes_the_data_check(tmp_path):
 
     assert not checked.faults, checked.as_text()
     assert len(checked.splits["train"].images) == 4
+
+
+@pytest.mark.fault("C84")
+@pytest.mark.parametrize("linked", [True, False])
+def test_pictures_of_an_earlier_join_make_room_for_the_ones_of_their_names(tmp_path, monkeypatch, linked):
+    """Else the new table's labels would stand beside the old pictures."""
+    if not linked:
+        monkeypatch.setattr(join_data.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    first, second = write_source(tmp_path / "1"), write_source(tmp_path / "2")
+    kept = (first / "images" / "00.png").read_bytes()
+    (second / "images" / "00.png").write_bytes(b"another picture")
+    for source in (first, second, second):
+        join([Source("x", source)], tmp_path / "out")
+        for image in (source / "images").iterdir():
+            assert (tmp_path / "out" / "images" / "x" / image.name).read_bytes() == image.read_bytes()
+    assert (first / "images" / "00.png").read_bytes() == kept  # which the earlier join had linked
+    (second / "images" / "00.png").unlink()
+    with pytest.raises(JoinError, match=r"00\.png: no such image"):
+        join([Source("x", second)], tmp_path / "out")
 
 
 def test_boxes_of_images_that_are_not_taken_are_left_out(tmp_path):
