@@ -216,7 +216,7 @@ class _Child:
                 self._start()
 
     def _start(self) -> None:
-        """Wait until it takes files. Raises: DecodingError decode_down: no file has reached it that could be at fault."""
+        """Wait until it takes files. Raises: DecodingError decode_down; no file has reached it that may be at fault."""
         try:
             self._within(START_SECONDS, lambda: self._read(READY))
         except DecodingError as error:

@@ -68,7 +68,7 @@ def split_by_patient(
 
 
 def _splits_of_patients(patients: Sequence[str], splits: Sequence[str]) -> dict[str, str]:
-    """Return patient -> the split of those of its images that have one. Raises: PrepareError where these are several."""
+    """Return patient -> the split of images of it that have one. Raises: PrepareError where there are several."""
     first: dict[str, str] = {}
     shared = {
         patient
