@@ -7,7 +7,6 @@ Source: DICOM PS3.3 A.35.3 (Comprehensive SR IOD); PS3.16 TID 300, 1500, 1501, 4
 """
 
 import highdicom
-import numpy as np
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -32,6 +31,7 @@ from cxr.dicom_out.instance import MODEL_NAME, PURPOSE, Answer, common_arguments
 from cxr.heatmaps.explanation import rank_findings
 from cxr.imaging.dicom_header import OWN_MANUFACTURER
 from cxr.inference.report_draft import draft_report
+from cxr.metrics.number_text import shortest_decimal
 from cxr.network.model_info import ModelInfo
 
 
@@ -75,7 +75,7 @@ def _group(answer: Answer, k: int) -> sr.MeasurementsAndQualitativeEvaluations:
         ),
         finding_type=_coded(finding_code(info.findings[k])),
         algorithm_id=algorithm,
-        measurements=[sr.Measurement(_coded(name), _decimal(value), _coded(NO_UNITS)) for name, value in measurements],
+        measurements=[sr.Measurement(_coded(name), shortest_decimal(value), _coded(NO_UNITS)) for name, value in measurements],
         qualitative_evaluations=[sr.QualitativeEvaluation(_coded(DECISION), _coded(ABOVE if above else BELOW))],
         source_images=[sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
     )
@@ -101,11 +101,6 @@ def _separate(item: Dataset) -> None:
 def _version(info: ModelInfo) -> str:
     """Return when the model was made and the start of its digest, all of which is the device's serial number."""
     return f"{info.created[:10]} {info.digest[:16]}".strip() or "not saved"
-
-
-def _decimal(value: float) -> float:
-    """Return the shortest decimal that stands for the same float32: fewer than the 16 characters of DS."""
-    return float(str(np.float32(value)))
 
 
 def _coded(concept: Concept) -> sr.CodedConcept:

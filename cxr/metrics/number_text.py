@@ -3,7 +3,14 @@
 As few decimals as show on which side of its threshold a probability lies, and nothing is written as certain.
 """
 
+import numpy as np
+
 MAX_DIGITS = 9  # decimals that tell any two probabilities in single precision apart
+
+
+def shortest_decimal(value: float) -> float:
+    """Return the shortest decimal that stands for the same float32: whatever is compared by it, or sorted, stays so."""
+    return float(str(np.float32(value)))
 
 
 def fixed(value: float, digits: int = 2) -> str:

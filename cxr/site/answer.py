@@ -20,6 +20,7 @@ from cxr.heatmaps.overlay import draw_legend, encode_png
 from cxr.heatmaps.places import Place, Region
 from cxr.imaging.radiograph import DecodedPicture
 from cxr.inference.report_draft import CHOSEN, ReportDraft, draft_report
+from cxr.metrics.number_text import shortest_decimal
 from cxr.network.model_info import ModelInfo, info_to_json
 
 NO_HEATMAPS = "The heatmaps could not be computed for this picture. The probabilities are not affected."
@@ -85,15 +86,16 @@ def _draft(draft: ReportDraft) -> dict[str, object]:
 
 
 def _plain(value: float) -> float:
-    """Leave counts whole."""
-    return value if isinstance(value, int) else _rounded(value)
+    """Leave counts whole, and single precision to the others: a probability here is that of the findings."""
+    return value if isinstance(value, int) else shortest_decimal(_finite(value))
 
 
 def _finding(info: ModelInfo, explanation: Explanation, k: int, calibrated: float | None) -> dict[str, object]:
-    probability, chosen = _rounded(explanation.probabilities[k]), info.thresholds[k] if info.thresholds else None
+    chosen = info.thresholds[k] if info.thresholds else None
     answer = {
         "name": info.findings[k],
-        "probability": probability,
+        # Not rounded: pages sort by it, as the overlays are, and write it beside the threshold that it is held against.
+        "probability": shortest_decimal(explanation.probabilities[k]),
         "calibrated_probability": None if calibrated is None else _rounded(calibrated),
         "logit": _rounded(explanation.logits[k]),
         "threshold": info.threshold,
@@ -169,9 +171,13 @@ def _ratio(outlines: Outlines | None, width: int, height: int) -> dict[str, obje
 
 def _rounded(value: float) -> float:
     """Keep six significant digits: what float32 holds, in a third of the characters."""
+    return float(f"{_finite(value):.6g}")
+
+
+def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ArithmeticError("Expected a finite number from the model.")
-    return float(f"{value:.6g}")
+    return value
 
 
 def describe_model(info: ModelInfo, engine: str) -> dict[str, object]:

@@ -67,8 +67,9 @@ def test_predict_answers_with_every_number_of_the_model(client):
     assert found["model"]["digest"] == StandIn.info.digest
 
 
+@pytest.mark.fault("H74")
 def test_decisions_are_the_models_and_not_those_of_rounded_numbers(client, monkeypatch):
-    """0.4999998 is written 0.5 and does not reach it."""
+    """With six digits 0.4999998 would be written 0.5, and does not reach it."""
     plain = StandIn.predict
 
     def borderline(self, model_inputs):
@@ -80,9 +81,29 @@ def test_decisions_are_the_models_and_not_those_of_rounded_numbers(client, monke
     monkeypatch.setattr(StandIn, "predict", borderline)
     (answer,) = strict_json(upload(client, png(1), path="/api/predict"))["results"]
     first, second = answer["findings"][:2]
-    assert (first["probability"], first["above"], first["above_chosen"]) == (0.5, False, True)
-    assert (second["probability"], round(second["chosen_threshold"], 9)) == (0.15, 0.15)
+    assert (first["probability"], first["above"], first["above_chosen"]) == (0.4999998, False, True)
+    assert (second["probability"], round(second["chosen_threshold"], 9)) == (0.1499999, 0.15)
     assert not second["above_chosen"]
+    assert "below\n              0.5000000" in upload(client, png(1)).text
+
+
+@pytest.mark.fault("H74")
+def test_overlays_and_table_have_one_order_however_close_the_probabilities_are(client, monkeypatch):
+    """A page without script knows an overlay by its place: the wrong one would show another finding's heat."""
+    plain = StandIn.predict
+
+    def sure(self, model_inputs):
+        found = plain(self, model_inputs)
+        probabilities = found.probabilities.copy()
+        probabilities[0, :3] = np.float32([0.9999996, 0.9999999, 0.9999998])
+        return found._replace(probabilities=probabilities)
+
+    monkeypatch.setattr(StandIn, "predict", sure)
+    page = upload(client, png(1)).text
+    rows = re.findall(r'value="(\d+)"[^>]*> <span>([^<]+)</span></label>', page)
+    drawn = re.findall(r'data-rank="(\d+)"[^>]*evidence for ([^"]+)"', page)
+    assert drawn == [("1", "Cardiomegaly"), ("2", "Effusion"), ("3", "Atelectasis")]
+    assert [row for row in rows if int(row[0]) > 0][:3] == drawn
 
 
 def site_input(radiograph):
