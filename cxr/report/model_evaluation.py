@@ -28,7 +28,7 @@ from cxr.network.model_info import ModelInfo, hash_image_names
 from cxr.report.comparison import Comparison, compare, comparison_table
 from cxr.report.gallery import make_gallery
 from cxr.report.report_files import write_report
-from cxr.report.report_page import RunRecord
+from cxr.report.report_page import RunRecord, rule_of
 from cxr.report.summary import localisation_table, terminal_table
 from cxr.report.test_evaluation import TestResults, evaluate_test, summarise, summarise_set
 from cxr.system.atomic_files import free_folder
@@ -220,11 +220,11 @@ def _report(
             "digest": model.info.digest,
             "image_size": info.image_size,
             "weights_origin": info.weights_origin,
-            "threshold_rule": info.threshold_rule or "none: 0.5",
         },
         versions=library_versions(),
         note=" ".join(notes),
         comparison=comparison,
+        threshold_rule=rule_of(info),
     )
     predictions = results.predictions
     maps = heatmaps(results.case_features, results.head_kernel)

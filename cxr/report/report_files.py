@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation
-from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation, Predictions
+from cxr.metrics.per_finding import Evaluation, Predictions
 from cxr.report import figures, finding_panels
 from cxr.report.report_page import GalleryPicture, RunRecord, render_page
 from cxr.report.summary import most_frequent
@@ -105,7 +105,7 @@ def metrics_json(
         "run": run.name,
         "created": run.created,
         "evaluation": evaluation,
-        "threshold_rule": THRESHOLD_RULE,
+        "threshold_rule": run.threshold_rule,
         "calibration": calibration,
         "localisation": localisation,
         "comparison": run.comparison,

@@ -16,13 +16,14 @@ from cxr.data.columns import display_name
 from cxr.data.labels import Split
 from cxr.metrics.calibration import NUM_BINS
 from cxr.metrics.localisation import Localisation
-from cxr.metrics.per_finding import THRESHOLD_RULE, Evaluation
+from cxr.metrics.per_finding import Evaluation
 from cxr.metrics.ranking import MIN_INTERVAL_PATIENTS, Estimate
 from cxr.network.model_info import ModelInfo
 from cxr.report.comparison import Comparison, comparison_rows, verdict
 from cxr.report.history import History
 from cxr.report.summary import interval, most_frequent, number
 
+NO_RULE = "none; 0.5 for every finding"  # of thresholds that nobody chose
 TEMPLATE_DIR = Path(__file__).resolve().parents[2] / "templates"
 GALLERY_SIDE = 480  # pixels of the longer side of a gallery picture inside the page
 GALLERY_QUALITY = 88  # JPEG
@@ -56,6 +57,7 @@ class RunRecord:
         settings, versions: name to value, printed as they are.
         note: a sentence of warning or explanation under the headline, or nothing.
         comparison: with another model on the same radiographs, or None.
+        threshold_rule: how the chosen thresholds were chosen, in words, by `rule_of`.
     """
 
     name: str
@@ -66,6 +68,14 @@ class RunRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     comparison: Comparison | None = None
+    threshold_rule: str = NO_RULE
+
+
+def rule_of(info: ModelInfo) -> str:
+    """Say how a model's thresholds were chosen: not every model's were by this project's rule, or at all."""
+    if all(one is None for one in info.thresholds):
+        return NO_RULE
+    return info.threshold_rule or "not said by the model file"
 
 
 def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[Split]) -> RunRecord:
@@ -89,6 +99,7 @@ def describe_run(name: str, info: ModelInfo, history: History, splits: Sequence[
         settings={"image_size": info.image_size, **settings},
         versions=info.settings["versions"],
         note=" ".join(note for applies, note in notes if applies),
+        threshold_rule=rule_of(info),
     )
 
 
@@ -125,7 +136,7 @@ def render_page(
         data_rows=_data_rows(run.splits),
         comparison_rows=comparison_rows(run.comparison) if run.comparison else [],
         verdict=verdict(run.comparison) if run.comparison else "",
-        threshold_rule=THRESHOLD_RULE,
+        threshold_rule=run.threshold_rule,
         num_bins=NUM_BINS,
         min_interval_patients=MIN_INTERVAL_PATIENTS,
     )

@@ -21,8 +21,10 @@ from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import AREA_GRID, localise
 from cxr.metrics.per_finding import evaluate
 from cxr.metrics.ranking import Estimate
+from cxr.network.model_info import ModelInfo
 from cxr.report import figures, report_files
-from cxr.report.report_files import GalleryPicture, RunRecord, write_report
+from cxr.report.report_files import GalleryPicture, RunRecord, metrics_json, write_report
+from cxr.report.report_page import render_page, rule_of
 from cxr.report.summary import describe_predictions, interval, number, terminal_table
 
 
@@ -122,6 +124,27 @@ def test_metrics_json_holds_the_numbers_and_null_for_what_is_undefined(written):
     ]
     assert len(boxes["findings"][0]["random_iobb_hits"]) == 7
     assert content["settings"]["rate"] is None
+
+
+@pytest.mark.fault("M68")
+@pytest.mark.parametrize(
+    ("thresholds", "rule", "expected"),
+    [
+        ((0.1, None, 0.3), "the source's operating points", "the source's operating points"),
+        ((0.1, None, 0.3), "", "not said by the model file"),
+        ((None, None, None), "highest F1", "none; 0.5 for every finding"),
+        ((), "", "none; 0.5 for every finding"),
+    ],
+)
+def test_report_states_the_rule_of_the_models_own_thresholds(thresholds, rule, expected):
+    info = ModelInfo(FINDINGS, 64, thresholds=thresholds, threshold_rule=rule)
+    predictions = realistic()
+    evaluation = evaluate(predictions, (0.1, 0.5, 0.3), num_resamples=2)
+    run = RunRecord("r", "now", threshold_rule=rule_of(info))
+    assert json.loads(metrics_json(evaluation, run))["threshold_rule"] == expected
+    drawn = ("intervals", "roc", "precision_recall", "confusion_default", "confusion_chosen", "reliability")
+    page = render_page(evaluation, run, dict.fromkeys(drawn, b""), None, [])
+    assert f"Chosen thresholds: {html.escape(expected, quote=False).replace(chr(39), '&#39;')}." in page
 
 
 def test_predictions_csv_holds_a_probability_per_finding(written):

@@ -80,6 +80,7 @@ def metrics(project):
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8")), page
 
 
+@pytest.mark.fault("M68")
 def test_report_of_a_model_without_thresholds_calibration_or_card(project, images, capsys):
     before = (project / "a.h5").read_bytes()
     assert run(project, images, "--evaluate", project / "a.h5") == 0
@@ -89,6 +90,8 @@ def test_report_of_a_model_without_thresholds_calibration_or_card(project, image
         assert row["auroc"]["value"] == pytest.approx(roc_auc_score(images[1][:, k], logits[:, k]))
         assert row["at_chosen"] == row["at_default"]
     assert found["calibration"] is None
+    assert found["threshold_rule"] == "none; 0.5 for every finding"
+    assert "Chosen thresholds: none; 0.5 for every finding." in page
     assert "does not list its training images" in page
     assert 'id="training"' not in page
     assert "Report: " in capsys.readouterr().out
