@@ -164,7 +164,6 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
             if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
         boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
-        boxes = with_file_names(boxes, data.found)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, cache_dir) for name, split in data.splits.items()
         }
@@ -173,11 +172,12 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
             one.name: cache_split(also_test.splits[one.name], one.image_dir, args.image_size, cache_dir)
             for one in args.also_test
         }
+        found = {names[0]: data.found["test"]} | also_test.found
         devices = start_keras()
-        network, history = train(args, cached, devices, boxes)
+        network, history = train(args, cached, devices, with_file_names(boxes, data.found["train"]))
         patients = {"leakage": any(data.shared_patients.values()), "patients_known": data.patients_known}
         info = save(args, network, cached, history, names, patients)
-        evaluate_and_report(args, cached, test_sets, network, info, history, boxes)
+        evaluate_and_report(args, cached, test_sets, found, network, info, history, boxes)
         if first:
             clear_checkpoints(folder / CHECKPOINTS)
 
@@ -305,6 +305,7 @@ def evaluate_and_report(
     args: argparse.Namespace,
     cached: dict[str, CachedSplit],
     test_sets: dict[str, CachedSplit],
+    found: dict[str, dict[str, str]],
     network: "keras.Model",
     info: ModelInfo,
     history: History,
@@ -314,6 +315,8 @@ def evaluate_and_report(
 
     Args:
         test_sets: the test split first; the report is about that one.
+        found: of each test set, listed image name -> name of the file, where the two differ.
+        boxes: by listed names.
     """
     from cxr.anatomy.outline_model import outline_model_at
     from cxr.network.model_file import save_model
@@ -327,17 +330,18 @@ def evaluate_and_report(
 
     # Not where several processes compute together: a network of one's own is no business of the others.
     outline_model = outline_model_at(ANATOMY_PATH, say) if boxes and not is_several() else None
-    found = {
-        name: evaluate_test(network, info, one, boxes, args.seed, outline_model) for name, one in test_sets.items()
+    evaluated = {
+        name: evaluate_test(network, info, one, with_file_names(boxes, found[name]), args.seed, outline_model)
+        for name, one in test_sets.items()
     }
     if not is_first():  # its devices were needed for the predictions
         return
     tables = [args.test_csv, *(one.table for one in args.also_test)]
     summaries = {
-        name: summarise_set(one, info, args.describe.get(name, ""), read_views(table), args.seed)
-        for (name, one), table in zip(found.items(), tables, strict=True)
+        name: summarise_set(one, info, args.describe.get(name, ""), read_views(table, found[name]), args.seed)
+        for (name, one), table in zip(evaluated.items(), tables, strict=True)
     }
-    results = next(iter(found.values()))
+    results = next(iter(evaluated.values()))
     with alone():
         info = dataclasses.replace(info, test_metrics=summarise(results.evaluation), test_sets=summaries)
         info = save_model(network, info, args.model_path)
@@ -359,7 +363,7 @@ def evaluate_and_report(
     say(terminal_table(results.evaluation))
     if text := localisation_table(results.localisation):
         say(text)
-    for name, one in list(found.items())[1:]:
+    for name, one in list(evaluated.items())[1:]:
         say(f"{name}: {ranking_line(one.evaluation)}")
     shown = slice(0, NUM_SHOWN)
     for line in describe_predictions(predictions.images[shown], predictions.probabilities[shown], info.findings):

@@ -50,7 +50,7 @@ class DataCheck:
         shared_images: (split, split) -> images in both.
         shared_patients: (split, split) -> patients in both.
         num_unlisted: files beside the listed images that no CSV lists.
-        found: listed image name -> name of the file, where the two differ; `parts` hold the latter.
+        found: split name -> listed image name -> name of the file, where the two differ; `parts` hold the latter.
     """
 
     parts: dict[str, Split]
@@ -59,7 +59,7 @@ class DataCheck:
     shared_images: dict[tuple[str, str], int] = field(default_factory=dict)
     shared_patients: dict[tuple[str, str], int] = field(default_factory=dict)
     num_unlisted: int = 0
-    found: dict[str, str] = field(default_factory=dict)
+    found: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def faults(self) -> tuple[DataProblem, ...]:
@@ -232,7 +232,7 @@ def check_tables(
     for name, part in parts.items():
         _check_balance(part, files[name], problems)
     shared = {"shared_images": shared_images, "shared_patients": shared_patients}
-    found = {"num_unlisted": images.num_unlisted, "found": images.found}
+    found = {"num_unlisted": images.num_unlisted, "found": dict.fromkeys(parts, images.found)}
     return DataCheck(parts, tuple(problems.listed), dict(problems.counts), **shared, **found)
 
 

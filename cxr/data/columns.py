@@ -97,7 +97,7 @@ def match_columns(
         The columns, or None after recording what is missing, double or too much.
     """
     names = [cell.strip() for cell in cells]
-    header = _Header(names, _column_keys(names), line, file, problems)
+    header = _Header(names, column_keys(names), line, file, problems)
     if _is_other_table(header, rules.chosen):
         return None
     unknown = [name for name in rules.where if name_key(name) not in header.keys]
@@ -120,8 +120,8 @@ def match_columns(
     return Columns(header.keys.index(IMAGE_KEYS[0]), patient, findings, where)
 
 
-def _column_keys(names: list[str]) -> list[str]:
-    """Return the key of each column, those of image and patient under the one key each has here."""
+def column_keys(names: list[str]) -> list[str]:
+    """Return the key of each of a header's names, those of image and patient under the one key each has here."""
     keys = [IMAGE_KEYS[0] if key in IMAGE_KEYS else key for key in map(name_key, names)]
     for fixed, others in OTHER_KEYS.items():
         if fixed not in keys and (found := next((key for key in others if key in keys), None)):

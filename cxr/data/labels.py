@@ -9,13 +9,13 @@ import array
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cxr.data.columns import IMAGE_KEYS, ColumnRules, Columns, match_columns, name_key
+from cxr.data.columns import IMAGE_KEYS, ColumnRules, Columns, column_keys, match_columns
 from cxr.data.problems import NUM_LISTED, DataProblems, shown
 from cxr.data.vocabulary import CellRules
 from cxr.system.csv_table import TableError, read_table, records
@@ -95,22 +95,25 @@ def read_split(
     return _Rows(name, file, problems, columns, len(header), cell_rules).read(rows)
 
 
-def read_views(path: Path) -> dict[str, str]:
+def read_views(path: Path, found: Mapping[str, str]) -> dict[str, str]:
     """Read which way the beam went, such as "AP" or "PA", of each image of a CSV that `read_split` took.
 
-    Returns: image name -> text in capitals; empty where the file has no column of that kind.
+    Args:
+        found: listed image name -> name of the file, where the two differ.
+    Returns: name of the file -> text in capitals; empty where the table has no column of that kind.
     """
     problems = DataProblems()
     data = _read_data(path, "", path.name, problems)
     rows = iter(()) if data is None else _recorded(records(data), path.name, problems)
     _, header = next(rows, (1, []))
-    keys = [name_key(cell) for cell in header]
+    keys = column_keys([cell.strip() for cell in header])
     views = [position for position, key in enumerate(keys) if key in VIEW_KEYS]
-    images = [position for position, key in enumerate(keys) if key in IMAGE_KEYS]
-    if not views or not images:
+    if not views or IMAGE_KEYS[0] not in keys:
         return {}
+    image = keys.index(IMAGE_KEYS[0])
     whole = (cells for _, cells in rows if len(cells) == len(header))
-    return {posixpath.normpath(cells[images[0]].strip()): cells[views[0]].strip().upper() for cells in whole}
+    listed = {posixpath.normpath(cells[image].strip()): cells[views[0]].strip().upper() for cells in whole}
+    return {found.get(name, name): view for name, view in listed.items()}
 
 
 def _read_data(path: Path, option: str, file: str, problems: DataProblems) -> bytes | None:

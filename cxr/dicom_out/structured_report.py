@@ -75,7 +75,9 @@ def _group(answer: Answer, k: int) -> sr.MeasurementsAndQualitativeEvaluations:
         ),
         finding_type=_coded(finding_code(info.findings[k])),
         algorithm_id=algorithm,
-        measurements=[sr.Measurement(_coded(name), shortest_decimal(value), _coded(NO_UNITS)) for name, value in measurements],
+        measurements=[
+            sr.Measurement(_coded(name), shortest_decimal(value), _coded(NO_UNITS)) for name, value in measurements
+        ],
         qualitative_evaluations=[sr.QualitativeEvaluation(_coded(DECISION), _coded(ABOVE if above else BELOW))],
         source_images=[sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
     )

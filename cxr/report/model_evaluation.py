@@ -139,11 +139,13 @@ def _evaluate(request: EvaluationRequest, models: Sequence[LoadedModel], data: D
     if "val" in cached:
         info = refit_model(model.network, info, cached["val"], cached.get("train"))
     network, restricted_info = restricted(model.network, info, findings)
-    boxes = with_file_names(request.boxes_of(splits["test"]), data.found)
+    boxes = with_file_names(request.boxes_of(splits["test"]), data.found["test"])
     outline_model = outline_model_at(request.anatomy, say) if boxes else None
     results = evaluate_test(network, restricted_info, cached["test"], boxes, request.seed, outline_model)
     if request.out is not None:
-        _save(request, model, info, results, splits["test"])
+        views = read_views(request.tables["test"], data.found["test"])
+        summary = summarise_set(results, info, "", views, request.seed)
+        _save(request, model, info, results, {common_folder(splits["test"]) or "test": summary})
     comparison = None
     if len(models) > 1:
         other = models[1]
@@ -185,12 +187,15 @@ def restricted(network: keras.Model, info: ModelInfo, findings: Sequence[str]) -
     return keras.Model(network.input, probabilities), info
 
 
-def _save(request: EvaluationRequest, model: LoadedModel, info: ModelInfo, results: TestResults, test: Split) -> None:
+def _save(
+    request: EvaluationRequest,
+    model: LoadedModel,
+    info: ModelInfo,
+    results: TestResults,
+    test_sets: dict[str, dict[str, Any]],
+) -> None:
     """Write the refitted copy of the model, with what was found on the test radiographs."""
-    summary = summarise_set(results, info, "", read_views(request.tables["test"]), request.seed)
-    info = dataclasses.replace(
-        info, test_metrics=summarise(results.evaluation), test_sets={common_folder(test) or "test": summary}
-    )
+    info = dataclasses.replace(info, test_metrics=summarise(results.evaluation), test_sets=test_sets)
     kept = keep_previous(request.out, info.data_fingerprint)
     save_model(model.network, info, request.out)
     if kept:

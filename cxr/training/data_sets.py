@@ -89,7 +89,7 @@ def check_further_sets(
         image_dir: of the splits. Equal ids in a set of another folder may be other patients, as hospitals count from 1:
             there they are a warning.
     """
-    problems, parts = DataProblems(), {}
+    problems, parts, found = DataProblems(), {}, {}
     findings = splits["train"].findings
     for one in sets:
         file = str(one.table)
@@ -109,8 +109,9 @@ def check_further_sets(
         _check_leakage(
             part, file, splits, problems, allow_leakage, same_folder=one.image_dir.resolve() == image_dir.resolve()
         )
-        parts |= check_images(one.image_dir, {one.name: part}, {one.name: file}, problems, skip_missing, None).parts
-    return DataCheck(parts, tuple(problems.listed), dict(problems.counts))
+        images = check_images(one.image_dir, {one.name: part}, {one.name: file}, problems, skip_missing, None)
+        parts, found = parts | images.parts, found | {one.name: images.found}
+    return DataCheck(parts, tuple(problems.listed), dict(problems.counts), found=found)
 
 
 def _check_leakage(

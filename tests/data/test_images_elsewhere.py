@@ -54,7 +54,7 @@ def test_images_under_another_name_are_found_and_the_difference_said_once(tmp_pa
     assert result.num_unlisted == 0
     # Boxes are named as the CSV names the pictures.
     boxes = [Box(listed.format("c1"), "Edema", 0.1, 0.2, 0.3, 0.4), Box("other.png", "Edema", 0.1, 0.2, 0.3, 0.4)]
-    assert [box.image for box in with_file_names(boxes, result.found)] == [files.format("c1"), "other.png"]
+    assert [box.image for box in with_file_names(boxes, result.found["train"])] == [files.format("c1"), "other.png"]
 
 
 @pytest.mark.fault("C63")
