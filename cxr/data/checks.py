@@ -35,6 +35,7 @@ PAIRS = tuple(itertools.combinations(SPLIT_NAMES, 2))
 MAX_TABLE_ROWS = 20  # findings in the table; of more, the most frequent
 TABLE_WIDTH = 100  # columns of a terminal
 NUM_EXAMPLES = 5  # lines named in a message
+UNLABELLED = {"train": "nothing can be learned", "val": "no epoch can be chosen", "test": "nothing can be scored"}
 EXIT_BAD_DATA = 2
 EXIT_FILE_SYSTEM = 3
 
@@ -252,7 +253,14 @@ def _check_contradictions(split: Split, file: str, problems: DataProblems) -> No
 
 
 def _check_balance(split: Split, file: str, problems: DataProblems) -> None:
-    """Warn of findings that cannot be learned (train) or scored (val, test)."""
+    """Warn of findings that cannot be learned (train) or scored (val, test); a split without any label is a fault."""
+    if split.labels.size and np.isnan(split.labels).all() and not problems.has_fault(file):
+        message = (
+            f"every label is blank, so that {UNLABELLED[split.name]}. Fill some in, or give --allow blank-zero if a "
+            "blank cell means absent."
+        )
+        problems.fault("no labels", file, message)
+        return
     for column, finding in enumerate(split.findings):
         num_positive, num_negative = _num_positive(split, column), _num_negative(split, column)
         if num_positive and num_negative:

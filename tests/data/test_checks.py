@@ -249,6 +249,20 @@ def test_finding_with_one_class_is_a_warning(project, split, label):
     assert ("no positive" if label == "0" else "no negative") in result.warnings[0].message
 
 
+@pytest.mark.fault("C89")
+@pytest.mark.parametrize(("split", "words"), checks.UNLABELLED.items())
+def test_a_split_without_any_label_is_a_fault(project, split, words):
+    """Without a validation label no epoch is the best: the start weights were saved as the trained ones."""
+    for row in project.rows[split]:
+        row[1:3] = "", ""
+    result = project.check(blank="unlabelled")
+    assert [(p.kind, p.file) for p in result.faults] == [("no labels", CSV_NAMES[split])]
+    assert words in result.faults[0].message
+    assert result.warnings == ()
+    project.rows[split][0][2] = "1"
+    assert project.check(blank="unlabelled").exit_code == 0
+
+
 @pytest.mark.fault("C23")
 def test_one_row_each_runs(project):
     project.rows = {name: rows[:1] for name, rows in project.rows.items()}
