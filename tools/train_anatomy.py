@@ -4,7 +4,7 @@
     python -m tools.train_anatomy --phantom lungs_phantom --outlined lungs --unlabelled train-small.csv images \
         --out model/anatomy.h5
     python -m tools.train_anatomy --phantom lungs_phantom --outlined lungs --unlabelled train-small.csv images \
-        --start model/anatomy.h5 --heart-boxes BBox_List_2017.csv --out anatomy_hearts.h5   # the second round alone
+        --start model/anatomy.h5 --heart-boxes BBox_List_2017.csv --work hearts --out hearts.h5   # second round alone
     python -m tools.train_anatomy --outlined lungs --phantom lungs_phantom --limits   # of credible outlines
     python -m tools.train_anatomy --outlined lungs --unlabelled train-small.csv images --start model/anatomy.h5 --limits
 
@@ -14,6 +14,7 @@ the radiographs of --unlabelled. A run that was killed goes on with the same com
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -96,7 +97,15 @@ def train(network: keras.Model, sources: dict[str, Examples], shares: dict[str, 
     """Train for a number of steps, warm-up and cosine decay to 0; goes on from the checkpoint where there is one.
 
     Returns: the trained network.
+    Raises: ValueError where the checkpoint is of other settings or pictures.
     """
+    record = checkpoint.with_suffix(".json")
+    identity = identify(sources, {"shares": shares, "steps": steps, "rate": rate, "seed": [*seed]})
+    if checkpoint.exists() and (not record.exists() or record.read_text(encoding="utf-8") != identity):
+        raise ValueError(
+            f"{checkpoint}: of a training with other settings or pictures. Repeat its command to go on with it, or "
+            "name another folder with --work."
+        )
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, steps - WARM_UP), warmup_target=rate, warmup_steps=WARM_UP
     )
@@ -111,9 +120,20 @@ def train(network: keras.Model, sources: dict[str, Examples], shares: dict[str, 
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             print(f"{checkpoint.stem}: step {step + 1} of {steps}, loss {np.mean(losses):.4f}", flush=True)
             losses = []
+            record.write_text(identity, encoding="utf-8")
             with save_warnings_silenced(), replacing(checkpoint) as temp:
                 network.save(temp)
     return network
+
+
+def identify(sources: dict[str, Examples], settings: dict) -> str:
+    """Return what a checkpoint belongs to, as JSON: the settings, and a digest of the pictures and outlines."""
+    digest = hashlib.sha256()
+    for name, examples in sources.items():
+        digest.update(f"{name} {examples.pictures.shape}\n".encode())
+        digest.update(np.ascontiguousarray(examples.pictures))
+        digest.update(np.ascontiguousarray(examples.flags))
+    return json.dumps(settings | {"examples": digest.hexdigest()})
 
 
 def show_limits(args: argparse.Namespace, outlined: Examples) -> None:

@@ -232,6 +232,32 @@ def test_stopped_training_ends_as_if_it_had_not_been_stopped(outlined, tmp_path,
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.fault("T64")
+@pytest.mark.parametrize("change", ["steps", "seed", "rate", "shares", "pictures", "flags", "none noted", "nothing"])
+def test_a_checkpoint_of_another_training_is_not_taken_for_this_one(outlined, tmp_path, monkeypatch, change):
+    """One that had ended was saved as the result of whatever was asked for next."""
+    sources = {"outlined": read_outlined(outlined, "train", 32)}
+    wanted = {"shares": {"outlined": 2}, "steps": 4, "rate": 0.01, "seed": [0]}
+    checkpoint = tmp_path / "first.keras"
+    record = train_anatomy.identify(sources, wanted)
+    checkpoint.write_bytes(b"a network")
+    if change != "none noted":
+        checkpoint.with_suffix(".json").write_text(record)
+    if change in wanted:
+        wanted[change] = {"steps": 5, "seed": [1], "rate": 0.02, "shares": {"outlined": 3}}[change]
+    elif change in ("pictures", "flags"):
+        sources["outlined"] = sources["outlined"]._replace(**{change: 1 - getattr(sources["outlined"], change)})
+    finished = type("Network", (), {"optimizer": type("Optimizer", (), {"iterations": 4})()})()
+    finished.compile = lambda *args, **options: None
+    monkeypatch.setattr(train_anatomy.keras.models, "load_model", lambda *args, **options: finished)
+    run = lambda: train_anatomy.train(finished, sources, checkpoint=checkpoint, **wanted)  # noqa: E731
+    if change == "nothing":
+        assert run() is finished
+    else:
+        with pytest.raises(ValueError, match=r"first\.keras: of a training with other settings or pictures"):
+            run()
+
+
 def test_a_training_that_diverges_ends_with_a_line_and_no_model(outlined, phantom, tmp_path, monkeypatch, capsys):
     class Diverging:
         optimizer = type("Optimizer", (), {"iterations": 0})()
