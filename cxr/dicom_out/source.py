@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID_dictionary
 from pydicom.valuerep import DA, TEXT_VR_DELIMS, TM, PersonName
 
-from cxr.imaging.dicom import is_dicom, read_header
+from cxr.imaging.dicom import PLACING, is_dicom, read_header
 from cxr.imaging.dicom_header import attempt, raw_value
 from cxr.imaging.orientation import Turn, dicom_turn
 
@@ -27,8 +27,6 @@ IDENTITY = ("PatientName", "PatientID", "IssuerOfPatientID")  # unchanged or ref
 TYPE_2 = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID")
 TYPE_2 += ("AccessionNumber",)
 OPTIONAL = ("StudyDescription", "PatientAge")  # left out where they are missing or not as the standard wants them
-PLACING = ("Rows", "Columns", "PatientOrientation", "ImageOrientationPatient")
-PLACING += ("FieldOfViewHorizontalFlip", "FieldOfViewRotation")
 COPIED = (*IDENTITY, *TYPE_2, *OPTIONAL)
 
 MAX_UID = 64
@@ -82,7 +80,7 @@ def read_source(data: bytes) -> Source:
     """
     if not is_dicom(data):
         raise SourceError("Only DICOM files have the identifiers that DICOM results need; this file has none.")
-    stored = read_header(data, ("SpecificCharacterSet", *UIDS, *COPIED, *PLACING))
+    stored = read_header(data, ("SpecificCharacterSet", *UIDS, *COPIED, "Rows", "Columns", *PLACING))
     character_sets = _character_sets(stored)
     header = Dataset()
     if character_sets != [ASCII]:

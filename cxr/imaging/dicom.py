@@ -31,9 +31,9 @@ from cxr.imaging.dicom_header import (
 from cxr.imaging.dicom_pixels import OVERLAY_BIT_POSITION, check_transfer_syntax, has_bounded_cost, read_samples
 from cxr.imaging.dicom_walk import MAX_SEQUENCE_BYTES, needed_elements
 from cxr.imaging.limits import ImageError
-from cxr.imaging.orientation import dicom_turn, stated_directions
+from cxr.imaging.orientation import Turn, dicom_turn, stated_directions
 
-__all__ = ["decode_dicom", "is_dicom", "needs_codec", "read_header"]
+__all__ = ["decode_dicom", "is_dicom", "needs_codec", "read_header", "stored_turn"]
 
 MAX_HEADER_BYTES = 1024  # of an element that names a patient or a study; a name has 3 groups of 64 characters
 RADIOGRAPHY = ("CR", "DX", "DR", "RG")  # DR is not in the standard, but in use
@@ -54,12 +54,13 @@ NEUTRAL_WORDS = frozenset(
 FRONTAL_CODES = {"272479007", "399348003", "399033003", "R-40888", "R-10214", "R-10206", "R-10202"}
 LATERAL_VIEW = "The file is marked as a lateral view; frontal views (PA or AP) are expected."
 OTHER_VIEW = "The file is marked as a view that is not known to be frontal (PA or AP), such as oblique or decubitus."
+PLACING = ("PatientOrientation", "ImageOrientationPatient", "FieldOfViewHorizontalFlip", "FieldOfViewRotation")
 OTHER_BODY_PART = "The file is marked as another part of the body than the chest."
 NO_FRONTAL_CHEST = (LATERAL_VIEW, OTHER_VIEW, OTHER_BODY_PART)  # what the models of this project are not made for
 
 NEEDED = (
     *("Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "BurnedInAnnotation"),
-    *("PatientOrientation", "ImageOrientationPatient", "FieldOfViewHorizontalFlip", "FieldOfViewRotation"),
+    *PLACING,
     *("PresentationIntentType", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -92,6 +93,14 @@ def read_header(data: bytes, keywords: Iterable[str]) -> Dataset:
     data, syntax, position = _start(data)
     tags = {tag_for_keyword(keyword) for keyword in keywords}
     return _read_elements(data, syntax, position, tags, MAX_HEADER_BYTES)
+
+
+def stored_turn(data: bytes) -> Turn:
+    """Return the turn that decoding gives a DICOM file's picture, for what was drawn on it as it is stored.
+
+    Raises: ImageError.
+    """
+    return dicom_turn(read_header(data, PLACING))[0]
 
 
 def _start(data: bytes) -> tuple[bytes, str, int]:

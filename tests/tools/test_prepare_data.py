@@ -1,7 +1,10 @@
 """Each source's own layout in small, through the command and the data check; the numbers are worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
+import radiographs as files
 from data_sources import (
     chexpert_files,
     mimic_files,
@@ -13,6 +16,7 @@ from data_sources import (
 from prepared_data import check_passes, refused, rows_in, run
 
 from cxr.data.boxes import read_boxes
+from cxr.imaging.orientation import Turn
 from tools.datasets.boxes import framed_box
 from tools.datasets.chexpert_labels import FINDINGS as CHEXPERT_FINDINGS
 from tools.datasets.padchest import MAPPING, parse_labels, read_mapping
@@ -98,6 +102,26 @@ def test_vindr_readers_vote_and_boxes_get_nihs_frame(tmp_path, capsys):
     assert "names no patients" in printed
     assert "no-patients" in printed
     check_passes(capsys, printed)
+
+
+@pytest.mark.fault("I96")
+@pytest.mark.parametrize("turn", [Turn(*steps) for steps in itertools.product((False, True), (1, -1), (1, -1))])
+def test_vindr_boxes_follow_a_picture_that_is_brought_upright(tmp_path, capsys, turn):
+    """Readers drew them on the picture as it is stored."""
+    directions = ["H" if turn.rows < 0 else "F", "R" if turn.columns < 0 else "L"]  # of columns, of rows
+    folder, stored = vindr_files(tmp_path / "vindr", with_test=False), files.radiograph(160, 200)
+    (folder / "train" / "a0.dicom").write_bytes(
+        files.dicom(stored, PatientOrientation=directions if turn.transposed else directions[::-1])
+    )
+    run(capsys, "vindr", folder, "--out", tmp_path / "out", "--image-dir", folder)
+    box = next(box for box in read_boxes(tmp_path / "out" / "boxes.csv") if box.image == "train/a0.dicom")
+    drawn = np.zeros_like(stored)
+    drawn[25:75, 50:150] = 1
+    rows, columns = np.nonzero(turn.apply(drawn))
+    height, width = turn.apply(drawn).shape
+    found = [box.left * width, box.top * height, (box.left + box.width) * width, (box.top + box.height) * height]
+    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 @pytest.mark.parametrize(("min_readers", "num_positive"), [(1, 10), (2, 5), (3, 0)])

@@ -1,8 +1,8 @@
 """Boxes in the pixels of a picture to NIH's frame, and the sizes of pictures that this needs."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cxr.imaging.orientation import Turn
 from tools.datasets.collection import BOX_FRAME, PrepareError, SourceBox
 from tools.datasets.source_table import SourceTable
 
@@ -58,17 +58,21 @@ def read_sizes(path: Path) -> dict[str, tuple[int, int]]:
     return sizes
 
 
-def sizes_from_files(
-    image_dir: Path, files: Mapping[str, str], decode: Callable[[bytes], object]
-) -> dict[str, tuple[int, int]]:
-    """Decode pictures to learn their sizes.
+def upright_box(
+    corners: tuple[float, float, float, float], turn: Turn, size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Bring a box from a picture as it is stored to the upright one.
 
     Args:
-        files: image -> path below the folder.
-        decode: bytes -> radiograph (height, width).
+        corners: left, top, right, bottom in pixels of the stored picture.
+        size: width and height of the upright one.
     """
-    sizes = {}
-    for image, path in files.items():
-        height, width = decode((image_dir / path).read_bytes()).shape
-        sizes[image] = width, height
-    return sizes
+    left, top, right, bottom = corners
+    width, height = size
+    if turn.transposed:
+        left, top, right, bottom = top, left, bottom, right
+    if turn.columns < 0:
+        left, right = width - right, width - left
+    if turn.rows < 0:
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom

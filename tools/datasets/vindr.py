@@ -11,8 +11,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from cxr.imaging.orientation import Turn
 from cxr.system.file_search import MISSING, list_folder, search
-from tools.datasets.boxes import framed_box, read_sizes, sizes_from_files
+from tools.datasets.boxes import framed_box, read_sizes, upright_box
 from tools.datasets.collection import Collection, PrepareError
 from tools.datasets.source_table import SourceTable, find_file, find_optional
 
@@ -119,21 +120,38 @@ def _add_boxes(data: Collection, readings: dict[str, _Readings], args: argparse.
         for image, _, name, corners in one.boxes
         if name != NO_FINDING and one.has(image, name, args.min_readers)
     ]
+    turns: dict[str, Turn] = {}
     sizes = {image: size for one in readings.values() for image, size in one.sizes.items()}
     if args.sizes is not None:
         sizes = read_sizes(args.sizes)
     elif not sizes and args.image_dir is not None:
-        sizes = _measured(args.image_dir, dict.fromkeys(image for image, *_ in boxes))
-    data.boxes = [framed_box(image, name, corners, sizes[image]) for image, name, corners in boxes if image in sizes]
+        sizes, turns = _measured(args.image_dir, dict.fromkeys(image for image, *_ in boxes))
+    data.boxes = [
+        framed_box(image, name, upright_box(corners, turns.get(image, Turn()), sizes[image]), sizes[image])
+        for image, name, corners in boxes
+        if image in sizes
+    ]
     if num_without := len(boxes) - len(data.boxes):
         data.notes.append(f"{num_without:,} boxes are left out: the sizes of their pictures are not known (--sizes).")
 
 
-def _measured(image_dir: Path, images: dict[str, None]) -> dict[str, tuple[int, int]]:
-    from cxr.imaging.radiograph import decode_radiograph  # only here: most runs decode nothing
+def _measured(image_dir: Path, images: dict[str, None]) -> tuple[dict[str, tuple[int, int]], dict[str, Turn]]:
+    """Decode pictures to learn their upright sizes, and how they were turned: readers drew on them as they are stored.
+
+    Returns: image -> (width, height); image -> turn of those that were turned.
+    """
+    from cxr.imaging.dicom import is_dicom, stored_turn  # only here: most runs decode nothing
+    from cxr.imaging.radiograph import decode_radiograph
 
     faulty = list_folder(image_dir, images).faulty
     found = search(image_dir, [image for image, fault in faulty.items() if fault == MISSING], ())
-    files = {image: found[image].path if image in found else image for image in images}
-    present = {image: path for image, path in files.items() if image in found or image not in faulty}
-    return sizes_from_files(image_dir, present, decode_radiograph)
+    sizes, turns = {}, {}
+    for image in images:
+        if image in faulty and image not in found:
+            continue
+        data = (image_dir / (found[image].path if image in found else image)).read_bytes()
+        height, width = decode_radiograph(data).shape
+        sizes[image] = width, height
+        if is_dicom(data):
+            turns[image] = stored_turn(data)
+    return sizes, turns
