@@ -116,6 +116,7 @@ def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
         data.splits,
         args.image_dir,
         rules=CellRules(**meanings(args)),
+        where=args.where,
         no_patients="no-patients" in args.allow,
         allow_leakage="leakage" in args.allow,
         skip_missing="missing" in args.allow,

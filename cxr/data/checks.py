@@ -202,7 +202,7 @@ def check_tables(
     Args:
         expected: the findings that every CSV must have, in the order that the labels get; by default the first's.
     """
-    cell_rules, column_rules = CellRules(blank, uncertain), ColumnRules(findings, where or {}, no_patients)
+    cell_rules, column_rules = CellRules(blank, uncertain), ColumnRules(findings, where or {}, no_patients=no_patients)
     problems = DataProblems()
     same_names = len({path.name for path in paths.values()}) < len(paths)
     files = {name: str(path) if same_names else path.name for name, path in paths.items()}

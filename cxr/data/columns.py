@@ -29,11 +29,13 @@ class ColumnRules:
         chosen: the findings to keep, None for every column that is neither image nor patient nor, by its name, no
             finding.
         where: column name -> values; a row is kept where every such column has one of its values.
+        where_if_there: a column of `where` that a table lacks is a warning instead of a fault, and all rows are kept.
         no_patients: a table without patient column has each image as a patient of its own, instead of a fault.
     """
 
     chosen: Sequence[str] | None = None
     where: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    where_if_there: bool = False
     no_patients: bool = False
 
     def __post_init__(self) -> None:
@@ -101,10 +103,12 @@ def match_columns(
     if _is_other_table(header, rules.chosen):
         return None
     unknown = [name for name in rules.where if name_key(name) not in header.keys]
-    if unknown:
+    if unknown and not rules.where_if_there:
         header.fault("missing column", f"--where: no column {listed_names(unknown)}. Found {listed_names(names)}.")
         return None
-    where = {header.keys.index(name_key(name)): values for name, values in rules.where.items()}
+    if unknown:
+        header.warning("missing column", f"--where: no column {listed_names(unknown)}; all of its values are taken.")
+    where = {header.keys.index(name_key(name)): rules.where[name] for name in rules.where if name not in unknown}
     positions = _finding_positions(header, where, rules.chosen)
     wanted = expected or [names[position] for position in positions.values()]
     required = {name_key(name): name for name in (expected or rules.chosen or wanted)}

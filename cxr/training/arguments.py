@@ -74,7 +74,8 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="read only the rows with this value; repeated for one column, any of its values",
+        help="read only the rows with this value, of --also-test too where it has the column; repeated for one column, "
+        "any of its values",
     )
     data.add_argument(
         "--allow",

@@ -78,6 +78,7 @@ def check_further_sets(
     image_dir: Path,
     *,
     rules: CellRules,
+    where: Mapping[str, frozenset[str]] | None = None,
     no_patients: bool = False,
     allow_leakage: bool = False,
     skip_missing: bool = False,
@@ -86,6 +87,7 @@ def check_further_sets(
 
     Args:
         splits: the checked splits by name; each set must have their findings, other columns are left out.
+        where: column name -> values, as of the splits; a set without such a column is tested whole, which is said.
         image_dir: of the splits. Equal ids in a set of another folder may be other patients, as hospitals count from 1:
             there they are a warning.
     """
@@ -99,7 +101,7 @@ def check_further_sets(
             file,
             problems,
             cell_rules=rules,
-            column_rules=ColumnRules(findings, no_patients=no_patients),
+            column_rules=ColumnRules(findings, where or {}, where_if_there=True, no_patients=no_patients),
             expected=findings,
             option=f"--also-test {one.name}",
         )

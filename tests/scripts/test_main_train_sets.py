@@ -179,3 +179,21 @@ def test_further_test_sets_are_checked_before_training(project, capsys):
     own = str(project / "train-small.csv")
     assert run("--check", "--also-test", "again", own, str(project / "elsewhere")) == 0
     assert "patients who are also in the train split: 80" in said()
+
+
+@pytest.mark.fault("C93")
+def test_rows_that_are_not_wanted_are_left_out_of_further_test_sets_too(project, capsys):
+    names = ("train-small.csv", "val_data.csv", "test_data.csv", "with.csv", "without.csv")
+    for number, name in enumerate(names):
+        views = () if name == "without.csv" else ("AP", "PA")
+        with (project / name).open("w", newline="") as file:
+            csv.writer(file).writerows(write_table(project / name, 20, f"images/{number}", number, views))
+    sets = [words for name in ("with", "without") for words in ("--also-test", name, str(project / f"{name}.csv"))]
+    assert run("--check", "--where", "view position=AP", *sets) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1:] for line in printed.splitlines() if line.startswith("images ")] == [
+        ["10", "10", "10"],
+        ["10", "20"],
+    ]
+    told = f"{project / 'without.csv'} line 1: --where: no column 'view position'; all of its values are taken."
+    assert " ".join(told.split()) in " ".join(printed.split())
