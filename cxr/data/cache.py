@@ -40,7 +40,7 @@ RECORD = np.dtype(
 )
 NUM_READS = 3  # of a file that changes while it is read
 SETTLED_NS = 2_000_000_000  # an entry younger than this when it was read may change again within the clock's step
-CACHE_VERSION = 2  # raise it when decoding or resizing changes: every older cache is then built again
+CACHE_VERSION = 3  # raise it when decoding or resizing changes: every older cache is then built again
 HEADROOM_BYTES = 64 * 2**20  # left free on the disk
 NUM_KEPT = 8  # caches of one split name: so many data sets and image sizes can be used in turn
 KEPT_BYTES = 20 * 10**9  # of the caches of one split name that are not in use; NIH at 224 x 224 takes 5.6 GB

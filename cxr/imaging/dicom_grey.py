@@ -56,8 +56,8 @@ def to_grey(samples: np.ndarray, dataset: Dataset, header: PixelHeader) -> tuple
 def _modality_values(dataset: Dataset, header: PixelHeader, codes: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Map stored values to modality values, float64."""
     if raw_value(dataset, "ModalityLUTSequence") is not None:
-        looked_up = attempt(_look_up, dataset, "ModalityLUTSequence", codes, header.signed)
-        return (codes.astype(float), [BAD_LUT]) if looked_up is None else (looked_up.astype(float), [])
+        found = attempt(_look_up, dataset, "ModalityLUTSequence", codes, header.signed)
+        return (codes.astype(float), [BAD_LUT]) if found is None else (found[0].astype(float), [])
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     if slope is None and intercept is None:
         return codes.astype(float), []
@@ -72,10 +72,12 @@ def _voi_grey(dataset: Dataset, header: PixelHeader, values: np.ndarray) -> tupl
     notices = []
     if raw_value(dataset, "VOILUTSequence") is not None:
         rounded = np.rint(values).astype(np.int64)
-        looked_up = attempt(_look_up, dataset, "VOILUTSequence", rounded, header.signed or rounded.min() < 0)
-        if looked_up is not None and looked_up.max() > 0:
-            # The bits of the LUT descriptor are often wrong; the entries themselves say how far the table goes.
-            return looked_up / full_scale(int(looked_up.max())), []
+        found = attempt(_look_up, dataset, "VOILUTSequence", rounded, header.signed or rounded.min() < 0)
+        if found is not None and found[1] > 0:
+            # The bits of the LUT descriptor are often wrong; the entries themselves say how far the table goes, also
+            # those that no sample of this picture can reach.
+            looked_up, largest = found
+            return looked_up / full_scale(largest), []
         notices.append(BAD_LUT)
     centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
     if centre is None and width is None:
@@ -103,8 +105,10 @@ def _grey_without_window(header: PixelHeader, values: np.ndarray, counts: np.nda
     return np.clip((values - darkest) / max(brightest - darkest, 1e-9), 0, 1)
 
 
-def _look_up(dataset: Dataset, keyword: str, values: np.ndarray, signed: bool) -> np.ndarray:
-    """Return the entries of the first table of a LUT sequence for `values`; beyond its ends the end's entry.
+def _look_up(dataset: Dataset, keyword: str, values: np.ndarray, signed: bool) -> tuple[np.ndarray, int]:
+    """Return the entries of the first table of a LUT sequence for `values`, and the largest entry that it has.
+
+    Beyond the table's ends the end's entry counts.
 
     Any malformed table raises one of many exceptions: call through `attempt`.
     """
@@ -114,7 +118,7 @@ def _look_up(dataset: Dataset, keyword: str, values: np.ndarray, signed: bool) -
     num_entries = num_entries or 65536
     data = raw_value(item, "LUTData")
     entries = np.frombuffer(data, "u1" if len(data) < 2 * num_entries else "<u2", num_entries)
-    return entries[np.clip(values - first, 0, num_entries - 1)]
+    return entries[np.clip(values - first, 0, num_entries - 1)], int(entries.max())
 
 
 def _padding(dataset: Dataset, header: PixelHeader, codes: np.ndarray) -> np.ndarray:

@@ -159,6 +159,18 @@ def test_luts_equal_pydicom():
 
 
 @pytest.mark.fault("I29")
+@pytest.mark.fault("I97")
+@pytest.mark.parametrize("num_entries", [4096, 8192, 16384, 32768])
+def test_voi_lut_that_goes_further_than_the_samples_keeps_its_scale(num_entries):
+    """White is the table's: the largest entry that these samples reach would make the picture brighter."""
+    samples = samples_of(12)
+    curve = np.round(np.linspace(0, 65535, num_entries)).astype(np.uint16)
+    dataset = files.dicom_dataset(samples, 12, VOILUTSequence=Sequence([lut_item(curve, 0)]))
+    radiograph, notices, _ = decode_with_notices(files.dicom_bytes(dataset))
+    assert np.abs(radiograph - apply_voi_lut(samples, dataset) / 257).max() <= 0.51
+    assert BAD_LUT not in notices
+
+
 def test_voi_lut_with_a_wrong_depth_or_a_negative_start():
     samples = samples_of(12)
     lying = {"VOILUTSequence": Sequence([lut_item(np.arange(4096), 0, bits=16)])}  # 12-bit entries said to be 16
