@@ -1,5 +1,6 @@
 """The history of a run while it goes on: a line, a CSV that is whole after every epoch, and TensorBoard's log."""
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr.system.atomic_files import replacing
+from cxr.system.atomic_files import describe_error, replacing, sole_use
 from cxr.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ def write_history(history: Sequence[dict[str, Any]], path: Path) -> None:
 def epoch_logger(folder: Path) -> Callable[[Sequence[dict[str, Any]]], None]:
     """Return a function that records a growing history in `folder`: history.csv, and TensorBoard's files if it can.
 
-    A folder that cannot be written costs a warning and the records, not the run: the history is in the checkpoint too.
+    A folder that cannot be written, or that another run records in, costs a warning and the records, not the run: the
+    history is in the checkpoint too. The folder is held for as long as the function is.
     """
-    writer = None
-    warned = False
+    writer, warned, held = None, False, contextlib.ExitStack()
+    is_held = False
 
     def log(history: Sequence[dict[str, Any]]) -> None:
         nonlocal warned
@@ -50,11 +52,14 @@ def epoch_logger(folder: Path) -> Callable[[Sequence[dict[str, Any]]], None]:
             record(history)
         except OSError as error:
             if not warned:
-                logger.warning("%s The training goes on without it.", error)
+                logger.warning("%s The training goes on without it.", describe_error(error))
             warned = True
 
     def record(history: Sequence[dict[str, Any]]) -> None:
-        nonlocal writer
+        nonlocal writer, is_held
+        if not is_held:
+            held.enter_context(sole_use(folder))
+            is_held = True
         write_history(history, folder / "history.csv")
         if importlib.util.find_spec("tensorboard") is None:
             return

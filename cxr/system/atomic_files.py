@@ -20,6 +20,7 @@ WRITE_CURES = {
     errno.EFBIG: "Raise the limit of the file size (ulimit -f).",
     errno.ENOENT: "Its folder is not there any more; make it again.",
     errno.EROFS: "The disk is read-only; choose another folder.",
+    errno.EBUSY: "Wait for it to end, or choose another folder.",
 }
 _temp_numbers = itertools.count()
 
