@@ -14,6 +14,7 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
+from cxr.inference.table_columns import harmless
 from cxr.metrics.calibration import Calibration
 from cxr.metrics.localisation import Localisation
 from cxr.metrics.per_finding import Evaluation, Predictions
@@ -45,8 +46,10 @@ def write_report(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     _replace(directory / "metrics.json", metrics_json(evaluation, run, calibration, localisation).encode())
-    probabilities = pandas.DataFrame(predictions.probabilities, columns=list(predictions.findings))
-    probabilities.insert(0, "Image", list(predictions.images))
+    # Names are those of somebody's table, and this one is for spreadsheets too.
+    findings, images = ([*map(harmless, names)] for names in (predictions.findings, predictions.images))
+    probabilities = pandas.DataFrame(predictions.probabilities, columns=findings)
+    probabilities.insert(0, "Image", images)
     _replace(directory / "predictions.csv", probabilities.to_csv(index=False, float_format="%.6g").encode())
     if run.history:
         epochs = pandas.DataFrame({name: list(values) for name, values in run.history.items()})
