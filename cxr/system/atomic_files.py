@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import itertools
+import logging
+import math
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ TEMP_PREFIX = ".tmp-"
 OWN_TEMP = re.compile(r"\.tmp-\d+-(\d+|probe)(\.\w+)?")  # a process and a number: other programs' names are not swept
 LOCK_NAME = ".train.lock"
 LOCK_POLL_SECONDS = 0.2
+SILENT_SECONDS = 5.0  # of waiting for a lock, before it is said
 WRITE_CURES = {
     errno.ENOSPC: "Make room on this disk.",
     errno.EDQUOT: "Make room: the quota of this user is used up.",
@@ -23,6 +26,7 @@ WRITE_CURES = {
     errno.EBUSY: "Wait for it to end, or choose another folder.",
 }
 _temp_numbers = itertools.count()
+logger = logging.getLogger(__name__)
 
 
 class FolderError(OSError):
@@ -194,10 +198,17 @@ def training_lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path`, after waiting for whoever holds it; the system lets go of it with the process."""
+    """Hold the lock file at `path`, after waiting for whoever holds it; the system lets go of it with the process.
+
+    A wait of more than SILENT_SECONDS is logged once.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        silent_until = time.monotonic() + SILENT_SECONDS
         while not _try_lock(descriptor):
+            if time.monotonic() >= silent_until:
+                logger.info("Waiting for another run that is filling %s.", path.parent)
+                silent_until = math.inf
             time.sleep(LOCK_POLL_SECONDS)
         yield
     finally:

@@ -4,12 +4,20 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 
 from cxr.system import atomic_files
-from cxr.system.atomic_files import FolderError, LockedError, check_folder, sweep_temp_files, training_lock
+from cxr.system.atomic_files import (
+    FolderError,
+    LockedError,
+    check_folder,
+    sweep_temp_files,
+    training_lock,
+    waiting_lock,
+)
 
 
 @pytest.mark.fault("T06", "T07")
@@ -51,6 +59,28 @@ def test_second_run_is_told_who_holds_the_lock_and_a_killed_one_lets_go(tmp_path
         holder.wait()
         with training_lock(tmp_path):
             assert (tmp_path / ".train.lock").read_text().strip() == str(os.getpid())
+
+
+@pytest.mark.fault("T66")
+def test_whoever_waits_for_another_run_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(atomic_files, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(atomic_files, "LOCK_POLL_SECONDS", 0.001)
+    caplog.set_level("INFO")
+    polls, told = threading.Semaphore(0), f"Waiting for another run that is filling {tmp_path}."
+    monkeypatch.setattr(atomic_files.time, "sleep", lambda seconds: polls.release())
+
+    def wait():
+        with waiting_lock(tmp_path / ".test.lock"):
+            polls.release()
+
+    thread = threading.Thread(target=wait)
+    with waiting_lock(tmp_path / ".test.lock"):
+        assert caplog.messages == []
+        thread.start()
+        for _ in range(5):
+            assert polls.acquire(timeout=60)
+    thread.join(60)
+    assert caplog.messages == [told]
 
 
 @pytest.mark.fault("M12")
