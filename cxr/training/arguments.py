@@ -10,6 +10,7 @@ from cxr.data.checks import SPLIT_NAMES
 from cxr.training.data_sets import FurtherSet
 from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
 
+MAX_SEED = 2**32 - 1  # that NumPy's older generator takes, which Keras seeds too
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 DEFAULT_TABLES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
 ALLOWABLE = (
@@ -162,7 +163,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
             0,
             "stop after N epochs without a better validation score (default: never)",
         ),
-        ("--seed", "N", _number(int, 0), 0, "same seed, same metrics (default: 0)"),
+        ("--seed", "N", _number(int, 0, MAX_SEED), 0, "same seed, same metrics (default: 0)"),
     )
     for flag, metavar, kind, default, help_text in numbers:
         training.add_argument(flag, type=kind, metavar=metavar, default=default, help=help_text)
@@ -308,7 +309,8 @@ def _number(kind: type, low: float, high: float = float("inf")) -> Callable[[str
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            shown = [f"{limit}" if kind is int else f"{limit:g}" for limit in (low, high)]
+            limits = f"of at least {shown[0]}" if high == float("inf") else f"from {shown[0]} to {shown[1]}"
             article = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"expected {article} {limits}; received {text!r}")
         return value
