@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR
 
 from cxr.dicom_out.codes import scheme_identification, short_text
 from cxr.dicom_out.source import Source
@@ -93,18 +94,25 @@ def source_image(answer: Answer) -> Dataset:
 
 def to_file(dataset: Dataset, answer: Answer) -> bytes:
     """Give an object its patient, study and character set, and write it as a DICOM file."""
+    only_ascii = _holds_only_ascii(dataset, but=answer.source.header)
     for element in answer.source.header:
         if element.keyword not in REFERENCES:
-            dataset[element.tag] = element
+            dataset[element.tag] = copy.deepcopy(element)  # a name that was written once keeps those bytes
     scheme = Dataset()
     for keyword, value in scheme_identification().items():
         setattr(scheme, keyword, value)
     dataset.CodingSchemeIdentificationSequence = [scheme]
-    if not "".join((*answer.info.findings, *answer.warnings, answer.info.disclaimer)).isascii():
+    if not only_ascii:
         dataset.SpecificCharacterSet = UTF_8  # the patient's name stays the same text
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def _holds_only_ascii(dataset: Dataset, but: Dataset) -> bool:
+    """Say whether every text of an object is ASCII, those left out that are the source's own."""
+    texts = (one for one in dataset.iterall() if one.VR in CUSTOMIZABLE_CHARSET_VR and one.keyword not in but)
+    return all(str(one.value).isascii() for one in texts)
 
 
 def referenced_instances(data: bytes) -> set[str]:

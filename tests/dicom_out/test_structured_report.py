@@ -117,6 +117,29 @@ def test_running_twice_makes_other_instances_in_other_series(report):
     assert again.StudyInstanceUID == report.StudyInstanceUID
 
 
+@pytest.mark.fault("O11")
+@pytest.mark.parametrize("description", ["", "Röntgenbilder der Klinik", "胸部X線", "films of 2024"])
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [(None, "Doe^Jane"), ("ISO_IR 100", "Müller^Eva"), (["ISO_IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ=山田=やまだ")],
+)
+def test_words_of_a_model_file_are_written_as_they_stand(description, character_set, name):
+    """A test set without description is named in quotation marks, which no set but Unicode has."""
+    info = dataclasses.replace(answers.INFO, test_sets={"test": {"description": description, "num_images": 10}})
+    tags = {"SpecificCharacterSet": character_set} if character_set else {}
+    objects = answers.objects_for(answers.patient_dicom(PatientName=name, **tags), info)
+    report = pydicom.dcmread(io.BytesIO(objects["report"]))
+    radiographs = description or "radiographs of the test set “test”"
+    assert f"On the test radiographs most like this one (10 {radiographs})" in comments_of(report)[-1]
+    for one in objects.values():
+        assert pydicom.dcmread(io.BytesIO(one)).PatientName == name
+    assert ("SpecificCharacterSet" in report) == bool(character_set or not radiographs.isascii())
+    if not radiographs.isascii():
+        assert report.SpecificCharacterSet == "ISO_IR 192"
+        assert radiographs.encode() in objects["report"]
+    assert b"?test?" not in objects["report"]
+
+
 @pytest.mark.fault("O04")
 def test_findings_of_any_script_are_written_and_the_patient_stays_who_it_is():
     info = dataclasses.replace(answers.INFO, findings=("心肥大", "a\\b", "x" * 200))
