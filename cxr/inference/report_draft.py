@@ -210,7 +210,7 @@ def _pointing(results: dict[str, object]) -> list[Sentence]:
     if None in found:
         return []
     share, num_cases, at_random = found[0], int(found[1]), found[2]
-    names = (say.IN_BOX, say.NUM_BOXES, say.RANDOM_IN_BOX)
+    names = (say.IN_BOX, say.NUM_BOXED, say.RANDOM_IN_BOX)
     numbers = map(Number, names, (share, num_cases, at_random))
     return [Sentence(say.pointing(share, num_cases, at_random), tuple(numbers))]
 

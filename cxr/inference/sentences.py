@@ -36,7 +36,7 @@ NUM_TEST_SETS, NUM_TEST_PICTURES = "test sets that are like this picture", "radi
 RESULTS = ("AUROC", "sensitivity", "specificity")
 ALL_FINDINGS = "average of all findings"
 NUM_ROWS, NUM_COLUMNS = "rows of a heatmap", "columns of a heatmap"
-IN_BOX, NUM_BOXES, RANDOM_IN_BOX = "peaks inside the box", "readers' boxes", "random places inside the box"
+IN_BOX, NUM_BOXED, RANDOM_IN_BOX = "peaks inside a box", "findings with drawn boxes", "random places inside a box"
 
 
 def probability_of(finding: str) -> str:
@@ -326,10 +326,10 @@ def places_are_rough(rows: int, columns: int) -> str:
 
 
 def pointing(share: float, num_cases: int, at_random: float) -> str:
-    """Say how often the peak lay in a reader's box, beside random places."""
+    """Say of how many findings with boxes, whoever drew how many, the peak lay in one, beside random places."""
     return (
-        f"Of {num_cases} boxes that readers drew on those test radiographs, {percent(share)} had the peak of their "
-        f"finding's heatmap inside; of random places {percent(at_random)}."
+        f"Of {num_cases} findings with boxes drawn around them on those test radiographs, {percent(share)} had the "
+        f"peak of their heatmap inside a box; of random places {percent(at_random)}."
     )
 
 
