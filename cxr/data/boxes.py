@@ -24,6 +24,7 @@ FOUND_BOXES_HEADER = (
 )
 PICTURE_KEYS = ("picturewidth", "pictureheight")  # columns that name the size of another picture
 SCORE_KEY = "score"  # a column of boxes that a program found
+ROUNDING = 1e-6  # pixels by which a box may leave its picture: sums of decimals are not exact
 MAX_PROBLEMS = 20  # lines of a box file named in one error
 
 
@@ -105,14 +106,17 @@ def _parse_row(row: list[str], extra: Sequence[str]) -> Box | str:
     except ValueError:
         return f"expected the picture's width and height, received {', '.join(map(named.get, PICTURE_KEYS))[:60]}."
     finite = all(map(math.isfinite, (x, y, width, height, across, down)))
-    if not finite or min(x, y) < 0 or min(width, height) <= 0 or x + width > across or y + height > down:
+    outside = max(-x, -y, x + width - across, y + height - down) > ROUNDING
+    if not finite or outside or min(width, height) <= 0:
         return (
             f"expected a box inside a {across:g} x {down:g} picture, received x={x:g}, y={y:g}, "
             f"w={width:g}, h={height:g}."
         )
     # A name that a spreadsheet would run was written behind a quote.
     image, finding = (cell.removeprefix("'") if SCORE_KEY in named else cell for cell in cells[:2])
-    return Box(image, finding, x / across, y / down, width / across, height / down)
+    left, top = max(x, 0.0), max(y, 0.0)
+    width, height = min(width, across - left), min(height, down - top)
+    return Box(image, finding, left / across, top / down, width / across, height / down)
 
 
 def with_file_names(boxes: Sequence[Box], found: Mapping[str, str]) -> tuple[Box, ...]:

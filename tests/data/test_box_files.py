@@ -29,6 +29,23 @@ def test_boxes_are_read_however_the_file_is_written(tmp_path, content):
     assert second.finding == "Infiltrate"
 
 
+@pytest.mark.fault("C94")
+def test_boxes_that_touch_the_border_survive_being_written_in_another_frame(tmp_path):
+    """520 and 3479 of 3999 pixels add up to 1024.000000000001 of 1024."""
+    path, sides = tmp_path / "boxes.csv", range(100, 4000, 13)
+    shares = [(x / side, (side - x) / side) for side in sides for x in (0, side // 3, side // 2, side - 1)]
+    numbers = [[f"{1024 * one:.15g}" for one in pair] for pair in shares]
+    assert any(float(start) + float(length) > 1024 for start, length in numbers)
+    lines = [f"{k}.png,Mass,{a},{a},{b},{b}" for k, (a, b) in enumerate(numbers)]
+    path.write_text("\n".join(["Image Index,Finding Label,Bbox [x,y,w,h]", *lines]) + "\n")
+    for box, (start, length) in zip(read_boxes(path), shares, strict=True):
+        assert (box.left, box.top) == pytest.approx((start, start), abs=1e-12)
+        assert (box.width, box.height) == pytest.approx((length, length), abs=1e-12)
+    path.write_text("Image Index,Finding Label,Bbox [x,y,w,h]\na.png,Mass,24,0,1000.01,4\n")
+    with pytest.raises(BoxError, match="inside a 1024 x 1024 picture"):
+        read_boxes(path)
+
+
 @pytest.mark.fault("C87")
 def test_boxes_in_pixels_of_another_picture_say_its_size_and_further_columns_are_passed_over(tmp_path):
     path = tmp_path / "boxes.csv"
