@@ -4,6 +4,7 @@ Owns predictions.csv and the two notes beside it: which job an unfinished table 
 """
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from cxr.imaging.limits import ImageError
 from cxr.inference.picture_files import stem_of
 from cxr.inference.table_columns import csv_line, harmless
 from cxr.system.atomic_files import free_name, replacing
+from cxr.system.csv_table import ONLY_FILES, is_special
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
@@ -55,7 +57,8 @@ class AnswerTable:
 
     A job that was killed goes on when it is started again with the same model and options: `finished` then names the
     files that need no second answer. A finished job leaves its table, to which a job for other files adds; where the
-    two do not go together, the older table gets another name. Files that are answered again are replaced.
+    two do not go together, or the table holds what no job wrote, it gets another name. Files that are answered again
+    are replaced.
 
     Attributes:
         finished: names whose row is there and whose file is the one that was answered.
@@ -71,7 +74,7 @@ class AnswerTable:
             job: JSON values that determine the answers and the pictures; another job starts anew.
             files: name in the table -> file, in the order wanted.
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or the table's name belongs to a pipe or a device.
         """
         self._path, self._note = folder / TABLE_NAME, folder / NOTE_NAME
         self._header, self._cells = list(header), {harmless(name): name for name in files}
@@ -99,7 +102,7 @@ class AnswerTable:
             entries: name -> `_entry_digest` of its file, as it is now.
         """
         note = _read_json(self._note)
-        header, rows = self._read()
+        header, rows, _ = self._read()
         if note.get("job") != job or header != self._header:
             return []
         self._kept, answered = note["kept"], note.get("entries", {})
@@ -114,7 +117,10 @@ class AnswerTable:
 
     def _rows_of_others(self, sources_path: Path, model: str, files: dict[str, Path]) -> list[list[str]]:
         """Return the rows of an older table that are of other files; an older table that does not fit is renamed."""
-        old_header, rows = self._read()
+        old_header, rows, only_answers = self._read()
+        if not only_answers:
+            self._put_aside("other things than answers of this program")
+            rows = []
         old_sources = _read_json(sources_path)
         sources = {harmless(name): place_digest(file) for name, file in files.items()}
 
@@ -129,22 +135,34 @@ class AnswerTable:
             self.remark = f"{self._path} holds answers for {len(others)} other files; they stay in it."
             sources |= {row[0]: old_sources[row[0]] for row in others if row[0] in old_sources}
         elif others:
-            aside = free_name(self._path)
-            self._path.rename(aside)
-            self.remark = f"{self._path} held answers for other files; it is now {aside}."
+            self._put_aside("answers for other files")
             others = []
         _write_json(sources_path, sources)
         return others
 
-    def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Read header and whole rows of the table; empty where there is none."""
+    def _put_aside(self, held: str) -> None:
+        aside = free_name(self._path)
+        self._path.rename(aside)
+        self.remark = f"{self._path} held {held}; it is now {aside}."
+
+    def _read(self) -> tuple[list[str], list[list[str]], bool]:
+        """Read header and rows of the table, and whether nothing but answers is in it; empty where there is none."""
         try:
+            if is_special(self._path):
+                raise OSError(errno.EINVAL, f"{ONLY_FILES} has that name", str(self._path))
             with self._path.open(newline="", encoding="utf-8") as file:
-                lines = [line for line in file if line.endswith("\n")]  # a kill may have cut the last one
-        except (FileNotFoundError, ValueError):
-            return [], []
-        header, *rows = list(csv.reader(lines)) or [[]]
-        return header, [row for row in rows if len(row) == len(header)]
+                lines = file.readlines()
+            if lines[1:] and not lines[-1].endswith("\n"):
+                lines.pop()  # cut by a kill; the header is never, which is written together with a file
+            header, *rows = list(csv.reader(lines)) or [[]]
+        except FileNotFoundError:
+            return [], [], True
+        except (ValueError, csv.Error):  # no UTF-8, no CSV
+            return [], [], False
+        ends = (header[0], header[-1]) if header else None
+        only_answers = not lines or (ends == (self._header[0], self._header[-1]))
+        whole = [row for row in rows if len(row) == len(header)]
+        return header, whole, only_answers and len(whole) == len(rows)
 
     def add(self, row: Sequence[str]) -> None:
         """Write one answer through to the file."""

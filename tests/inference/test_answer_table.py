@@ -17,7 +17,7 @@ from served_model import FINDINGS, served_predictor
 import gradcam
 from cxr.imaging.radiograph import ImageError, read_radiograph
 from cxr.inference import answer_table
-from cxr.inference.answer_table import NOTE_NAME, SOURCES_NAME, AnswerTable, work_ahead
+from cxr.inference.answer_table import NOTE_NAME, SOURCES_NAME, TABLE_NAME, AnswerTable, work_ahead
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = {"model": "m", "top": 3}
@@ -234,3 +234,57 @@ def test_command_that_died_goes_on_without_answering_twice(tmp_path, monkeypatch
         )
     assert gradcam.main(["in", "--finding", "Hernia"]) == 0  # a finished job starts anew
     assert sorted(answered) == sorted([*range(5, 12), *range(12)])
+
+
+@pytest.mark.fault("C97")
+@pytest.mark.skipif(os.name == "nt", reason="pipes and devices as files are Unix's")
+def test_a_pipe_or_device_in_the_place_of_the_table_is_never_opened(tmp_path):
+    for make in (lambda path: path.symlink_to("/dev/null"), os.mkfifo):
+        make(tmp_path / TABLE_NAME)
+        with pytest.raises(OSError, match="a pipe, socket or device has that name") as refused:
+            open_table(tmp_path, {})
+        assert refused.value.filename == str(tmp_path / TABLE_NAME)
+        (tmp_path / TABLE_NAME).unlink()
+
+
+OWN_TABLE = ",".join(HEADER) + "\nb.png,0.125000,0.500000,m\n"
+
+
+@pytest.mark.fault("I98")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"my own table\n7,Effusion\n",
+        b"Patient;Diagnosis\n7;Effusion\n",
+        b"Image,Reader\n",
+        b"no line end",
+        "Image,Mass,Edema,Model\nb.png,0.1,0.2,m\n".encode("utf-16"),
+        b"Image,Mass,Edema,Model\nb.png,0,1,m\n\xff\n",
+        b'"' + b"long " * 40_000,
+        OWN_TABLE.encode() + b"c.png,0.1,0.2,m,seen by me\n",
+        OWN_TABLE.encode() + b"\nremark\n",
+    ],
+)
+def test_a_table_of_somebody_else_is_put_aside_byte_by_byte(tmp_path, content):
+    (tmp_path / TABLE_NAME).write_bytes(content)
+    files = write_pictures(tmp_path / "in", 1)
+    with open_table(tmp_path, files) as table:
+        table.add(row_of("000.png", 0.25, 0.5))
+    assert table.remark == (
+        f"{tmp_path / TABLE_NAME} held other things than answers of this program; it is now "
+        f"{tmp_path / 'predictions-2.csv'}."
+    )
+    assert (tmp_path / "predictions-2.csv").read_bytes() == content
+    assert read_rows(tmp_path) == [HEADER, row_of("000.png", 0.25, 0.5)]
+
+
+@pytest.mark.fault("I98")
+def test_nothing_is_put_aside_where_a_kill_cut_the_last_row_or_the_table_is_empty(tmp_path):
+    files = write_pictures(tmp_path / "in", 1)
+    for content, kept in (("", []), (OWN_TABLE + "c.png,0.1", [["b.png", "0.125000", "0.500000", "m"]])):
+        (tmp_path / TABLE_NAME).write_text(content)
+        with open_table(tmp_path, files) as table:
+            table.add(row_of("000.png", 0.25, 0.5))
+        assert sorted(path.name for path in tmp_path.glob("*.csv")) == [TABLE_NAME]
+        assert read_rows(tmp_path) == [HEADER, *kept, row_of("000.png", 0.25, 0.5)]
+        (tmp_path / TABLE_NAME).unlink()
