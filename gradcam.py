@@ -31,11 +31,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cxr.inference.backend import BackendError, choose_inference_backend, load_keras
-from cxr.system.process import hold_standard_descriptors
+from cxr.system.process import end_at_once_on_signals, hold_standard_descriptors
 from cxr.system.terminal import fail
 
 if __name__ == "__main__":
     hold_standard_descriptors()
+    end_at_once_on_signals()  # every file is whole or not there, and the same command goes on
     try:
         choose_inference_backend()
     except BackendError as error:
@@ -83,7 +84,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write Grad-CAM overlays and predictions.csv for radiographs (PNG, JPEG, DICOM).",
         epilog="A prototype for education, not for clinical use. "
-        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out cannot be written.",
+        "Exit code: 0 all done, 1 some files could not be read, 2 nothing could be done, 3 --out cannot be written, "
+        "129, 130 or 143 stopped by the end of the terminal, Ctrl-C or SIGTERM: the same command goes on.",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image file, folder (searched recursively) or pattern")
     parser.add_argument("--out", type=Path, default=Path("gradcam_out"), metavar="DIR", help="(default: %(default)s)")

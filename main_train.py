@@ -11,8 +11,8 @@ python main_train.py --evaluate A.h5 --against B.h5 --test-csv c.csv --image-dir
 
 A run that was stopped or killed goes on where it was when the same command is given again.
 Exit codes: 0 done, 2 bad arguments or data, 3 a file or folder is missing, full or cannot be used, 4 the training
-diverged, 5 another run is going on, 6 another process of this run has gone, 130 stopped with Ctrl-C, 143 stopped with
-SIGTERM.
+diverged, 5 another run is going on, 6 another process of this run has gone, 129 its terminal was closed, 130 stopped
+with Ctrl-C, 143 stopped with SIGTERM.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr.system.process import hold_standard_descriptors
+from cxr.system.process import ending_signals, hold_standard_descriptors
 
 if __name__ == "__main__":
     hold_standard_descriptors()
@@ -388,7 +388,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR, model_path=MODEL_PATH)
     # Names from the user's files must not stop a run on a terminal that cannot show them.
     sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in ending_signals():
+        if number != signal.SIGINT:  # Python makes an exception of it, as this does of the others
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
     logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
     try:

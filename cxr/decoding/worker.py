@@ -30,6 +30,7 @@ import numpy as np
 
 from cxr.imaging.limits import MAX_PIXELS, ImageError
 from cxr.imaging.radiograph import DecodedPicture, decode_with_notices
+from cxr.system.process import ending_signals
 
 READY = 0  # number of the message that says that the libraries are loaded
 HEADER_LENGTH = struct.Struct(">I")  # of the JSON at the start of an answer, before the pixels
@@ -91,8 +92,12 @@ def unpack_answer(body: bytearray) -> tuple[dict[str, object], np.ndarray | None
 
 
 def _limit_resources() -> None:
-    """Bound the memory, leave no core file with pixels behind, and let Ctrl-C be the parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Bound the memory, leave no core file with pixels behind, and let the end be the parent's business.
+
+    Terminals and supervisors signal all processes of a group: the parent finishes first what this one decodes for it.
+    """
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(ImportError):  # Windows has no resource limits; the deadline holds there too
         import resource
 

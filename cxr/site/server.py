@@ -21,6 +21,7 @@ from waitress.server import TcpWSGIServer
 from cxr.site import connection
 from cxr.site.connection import Channel
 from cxr.site.errors import MAX_REQUEST_BYTES
+from cxr.system.process import ending_signals
 
 DRAIN_SECONDS = 20.0  # after the first signal
 LOOK_SECONDS = 0.5  # between two looks at the deadlines
@@ -174,7 +175,7 @@ def serve(
     url_prefix: str = "",
     forwarded_headers: bool = False,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second signal ends the process at once.
+    """Serve until SIGTERM, SIGHUP or Ctrl-C; a second signal ends the process at once.
 
     Args:
         listener: bound TCP socket.
@@ -195,7 +196,7 @@ def serve(
             os._exit(128 + number)
         server.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, handle)
     started()
     server.run_until_stopped()

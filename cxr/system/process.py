@@ -26,10 +26,24 @@ BIG_BLOCK = 2 * 1024**2
 NUM_ARENAS = 2
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return what asks a process to end: Ctrl-C, SIGTERM and SIGHUP, the end of its terminal or connection.
+
+    Not SIGHUP where it is ignored (`nohup`), and on Windows, which has none.
+    """
+    ignored = not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def end_at_once_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C end the process with 128 + number, until somebody handles them better."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: os._exit(128 + number))
+    """Let `ending_signals` end the process with 128 + number, until somebody handles them better."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        remove_exports()
+        os._exit(128 + number)
+
+    for number in ending_signals():
+        signal.signal(number, end)
 
 
 def leave(exit_code: int, clean_up: Callable[[], None]) -> NoReturn:

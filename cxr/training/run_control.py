@@ -1,7 +1,7 @@
 """Who takes part in a training run, and how it ends before its time. Needs no Keras.
 
-Processes are described by the environment variables that Keras reads. Ctrl-C and SIGTERM are met at the end of the
-batch; a loss that is not finite ends the run.
+Processes are described by the environment variables that Keras reads. Ctrl-C, SIGTERM and SIGHUP are met at the end
+of the batch; a loss that is not finite ends the run.
 """
 
 import os
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 from typing import Self
+
+from cxr.system.process import ending_signals
 
 ADDRESSES, NUM_PROCESSES, PROCESS_ID = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
@@ -51,7 +53,7 @@ class Stopped(Exception):
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
-        self.exit_code = 128 + signal_number  # the shell's convention: 130 for Ctrl-C, 143 for SIGTERM
+        self.exit_code = 128 + signal_number  # the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP
 
 
 class DivergedError(RuntimeError):
@@ -70,7 +72,7 @@ class StopRequest:
         return self.signal_number != 0
 
     def __enter__(self) -> Self:
-        self._old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._old = {number: signal.signal(number, self._note) for number in ending_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -202,3 +202,19 @@ def test_a_deadline_that_runs_out_just_after_the_answer_does_not_fall_upon_the_n
             np.testing.assert_array_equal(decoder.decode(png(number)).radiograph, expected)
     finally:
         decoder.close()
+
+
+@pytest.mark.fault("H78")
+def test_signals_to_the_whole_group_leave_the_child_to_its_parent():
+    """A supervisor's SIGTERM, or the end of a terminal, reaches the child too: it still decodes what was accepted."""
+    decoder = Decoder(1)
+    try:
+        decoder.decode(png(1))
+        child = decoder._free.queue[0].child
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(child._process.pid, number)
+            radiograph, *_ = decoder.decode(png(2))
+            np.testing.assert_array_equal(radiograph, decode_with_notices(png(2))[0])
+        assert decoder._free.queue[0].child is child
+    finally:
+        decoder.close()

@@ -26,8 +26,8 @@ def is_up(port):
     return ask(port, path="/healthz")[0] == 200
 
 
-@pytest.mark.fault("H21")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.fault("H21", "H78")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_what_was_accepted_is_finished_before_the_end(number):
     with running_site("--delay", 1) as running:
         with ThreadPoolExecutor(8) as crowd:

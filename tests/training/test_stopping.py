@@ -77,15 +77,16 @@ def test_nan_in_validation_stops_and_is_never_the_best(tmp_path, monkeypatch):
     assert read_checkpoint(tmp_path) is None
 
 
-@pytest.mark.fault("T10", "T11")
-def test_first_signal_is_noted_and_the_handlers_come_back(capsys):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+@pytest.mark.fault("T10", "T11", "T70")
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_first_signal_is_noted_and_the_handlers_come_back(capsys, number, exit_code):
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with StopRequest() as stop:
         assert not stop.requested
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
         assert stop.requested
-        assert Stopped(stop.signal_number).exit_code == 143
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        assert Stopped(stop.signal_number).exit_code == exit_code
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     assert "Stopping after this batch" in capsys.readouterr().err
 
 
