@@ -57,7 +57,7 @@ def find_pictures(paths: Iterable[str], exclude: Iterable[Path] = ()) -> FoundPi
     folders and in patterns.
 
     Args:
-        exclude: folders to leave out, so that a second run does not look at what the first one wrote.
+        exclude: places of results, left out in folders and patterns, so that a second run looks at no result.
     """
     found = FoundPictures()
     excluded = frozenset(os.path.realpath(folder) for folder in exclude)
@@ -65,22 +65,27 @@ def find_pictures(paths: Iterable[str], exclude: Iterable[Path] = ()) -> FoundPi
     for path in paths:
         before = found.left_out.total(), len(found.problems)
         num_matches = 0
+        in_results = os.path.isdir(path) and _is_below_any(os.path.realpath(path), excluded)  # noqa: PTH112
         for match in _resolve(path, excluded, found):
             real = os.path.realpath(match)
-            if any(_is_below(real, folder) for folder in excluded):
+            if match != path and _is_below_any(real, excluded):
+                in_results = True
                 continue
             num_matches += 1
             if real not in seen:
                 seen.add(real)
                 found.files.append(Path(match))
         if not num_matches and before[1] == len(found.problems):
-            found.problems.append(_nothing_at(path, found.left_out.total() - before[0]))
+            num_left_out = found.left_out.total() - before[0]
+            found.problems.append(_nothing_at(path, num_left_out, in_results=in_results))
     return found
 
 
-def _nothing_at(path: str, num_left_out: int) -> str:
+def _nothing_at(path: str, num_left_out: int, *, in_results: bool) -> str:
     if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - Path.exists fails on loops
         return f"{visible(path)}: this link leads nowhere."
+    if in_results:
+        return f"{visible(path)}: results go to this folder, so no file in it was read. Choose another one for them."
     others = f" among its {num_left_out} files" if num_left_out else ""
     advice = "Give a file, a folder or a pattern like '*.png'."
     return f"{visible(path)}: no PNG, JPEG or DICOM file found{others}. {advice}"
@@ -166,8 +171,8 @@ def _reason_to_leave_out(path: str) -> str:
     return OTHER
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def _is_below_any(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
 def relative_names(files: Sequence[Path]) -> list[str]:

@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None, *, anatomy: Path | None = None
         default="127.0.0.1",
         help="address to listen on (default: %(default)s, which only this machine can reach)",
     )
-    parser.add_argument("--port", type=int, default=5000, help="(default: %(default)s)")
+    parser.add_argument("--port", type=_argument(_port), default=5000, help="(default: %(default)s)")
     parser.add_argument(
         "--precision", choices=("f32", "bf16"), default="f32", help="of OpenVINO (default: %(default)s)"
     )
@@ -93,6 +93,12 @@ def _argument(parse: Callable[[str], str | int]) -> Callable[[str], str | int]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse_argument
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and text.isascii() and int(text) < 2**16):
+        raise ValueError(f"Expected a number from 0 to 65535, received {text!r}.")
+    return int(text)
 
 
 def _num_proxies(text: str) -> int:

@@ -95,6 +95,23 @@ def test_a_folder_without_pictures_says_how_many_files_it_has(tmp_path):
     assert "no PNG, JPEG or DICOM file found among its 2 files" in find_pictures([str(tmp_path)]).problems[0]
 
 
+@pytest.mark.fault("I99")
+def test_a_file_beside_the_results_is_read_where_it_is_named_and_else_the_reason_is_said(tmp_path, monkeypatch):
+    """`gradcam.py film.png --out .`"""
+    write(tmp_path, {"film.png": files.png(PICTURE), "sub/film.png": files.png(PICTURE)})
+    monkeypatch.chdir(tmp_path)
+    named = find_pictures(["film.png", "sub/film.png"], exclude=[tmp_path])
+    assert (named.files, named.problems) == ([Path("film.png"), Path("sub/film.png")], [])
+    for path, results in ((".", tmp_path), ("sub", tmp_path), ("sub", tmp_path / "sub"), ("*.png", tmp_path)):
+        found = find_pictures([path], exclude=[results])
+        assert found.files == []
+        assert found.problems == [
+            f"{path}: results go to this folder, so no file in it was read. Choose another one for them."
+        ]
+    assert find_pictures(["."], exclude=[tmp_path / "sub"]).files == [Path("./film.png")]
+    assert "no PNG, JPEG or DICOM file found" in find_pictures(["other*.png"], exclude=[tmp_path]).problems[0]
+
+
 @pytest.mark.fault("I69")
 def test_own_pictures_are_left_out_by_their_mark_wherever_they_lie(tmp_path):
     drawn = mark_as_drawn(files.png(PICTURE))

@@ -179,6 +179,13 @@ def test_script_refuses_a_taken_port():
         assert site.main(["--port", str(taken.getsockname()[1])]) == 3
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "\N{SUPERSCRIPT TWO}", "8_0"])
+def test_script_refuses_what_is_no_port(port, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        site.main([f"--port={port}"])
+    assert f"argument --port: Expected a number from 0 to 65535, received {port!r}." in capsys.readouterr().err
+
+
 def test_create_app_alone_makes_a_site_of_the_shipped_model(monkeypatch):
     started = []
     monkeypatch.setattr(ModelSlot, "load_in_background", lambda self: started.append(self.state))
