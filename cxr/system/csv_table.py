@@ -27,6 +27,8 @@ OTHER_FORMATS = (
     (b"BZh", "a bzip2 file", "Unpack it (bunzip2), or give it gzipped."),
     (b"\xfd7zXZ", "an xz file", "Unpack it (unxz), or give it gzipped."),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "Unpack it (unzstd), or give it gzipped."),
+    (b"\xff\xfe\0\0", "UTF-32 text (byte order mark at offset 0)", "Save the file as UTF-8."),
+    (b"\0\0\xfe\xff", "UTF-32 text (byte order mark at offset 0)", "Save the file as UTF-8."),
     (b"\xff\xfe", "UTF-16 text (byte order mark at offset 0)", "Save the file as UTF-8."),
     (b"\xfe\xff", "UTF-16 text (byte order mark at offset 0)", "Save the file as UTF-8."),
 )

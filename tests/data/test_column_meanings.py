@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from tables import HEADER, check, messages, table
 
+from cxr.data import columns
 from cxr.data.leakage import patient_key
+from cxr.data.problems import DataProblems
 from cxr.data.vocabulary import is_no_finding, is_row_number
 
 # Columns that are no findings
@@ -191,3 +193,30 @@ def test_where_keeps_rows_and_is_no_finding(tmp_path):
     assert "--where chooses none of its 3 rows" in none.faults[0].message
     unknown = check(tmp_path, everywhere=with_views, where={"View": frozenset({"XX"})})
     assert "no column 'View'" in unknown.faults[0].message
+
+
+# A header of a table of genes, or of every pixel
+
+
+class CountedKey(str):
+    """A key that counts how often it is compared."""
+
+    __slots__ = ()
+    num_compared = 0
+
+    def __eq__(self, other):
+        CountedKey.num_compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.fault("C98")
+def test_a_header_of_thousands_of_columns_is_compared_once_over(monkeypatch):
+    """Pair by pair, 20,000 names took 15 s."""
+    problems, keys = DataProblems(), [CountedKey(f"f{k}") for k in range(2000)]
+    header = columns._Header([*keys, "F7"], [*keys, CountedKey("f7")], 1, "wide.csv", problems)
+    monkeypatch.setattr(CountedKey, "num_compared", 0)
+    assert columns._misname_columns(header, set(keys))
+    assert CountedKey.num_compared < 10 * len(keys)
+    assert [problem.message for problem in problems.listed] == ["2 columns have the same name: 'f7', 'F7'. Keep one."]

@@ -18,6 +18,8 @@ FAULTY = {
     "C02-empty": (b"", {}, None, "no rows"),
     "C02-header-only": (HEADER, {}, None, "no rows"),
     "C04-utf16": (TRAIN.decode().encode("utf-16"), {}, 1, "UTF-16"),
+    "C04-utf32": (TRAIN.decode().encode("utf-32-le").join([b"\xff\xfe\0\0", b""]), {}, 1, "UTF-32"),
+    "C04-utf32-be": (TRAIN.decode().encode("utf-32-be").join([b"\0\0\xfe\xff", b""]), {}, 1, "UTF-32"),
     "C04-utf16-no-bom": (TRAIN.decode().encode("utf-16-le"), {}, 1, "byte 0x00 at offset 1"),
     "C04-latin1": (HEADER + b"a.png,0,1,7\nb\xe9.png,0,1,7\n", {}, 3, f"byte 0xe9 at offset {len(HEADER) + 13}"),
     "C04-latin1-bom": (b"\xef\xbb\xbf" + HEADER + b"\xe9", {}, 2, f"byte 0xe9 at offset {len(HEADER) + 3}"),
