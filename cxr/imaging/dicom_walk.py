@@ -22,20 +22,24 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 def needed_elements(data: bytes, position: int, tags: Collection[int], max_bytes: int = MAX_SEQUENCE_BYTES) -> bytes:
     """Return the bytes of the data set's elements with these tags, from `position` up to the pixels.
 
+    Each is there once at most (PS3.5 7.1). Readers disagree on which of two counts, so two that differ are refused.
+
     Args:
         max_bytes: of one element but the pixels.
 
     Raises: ImageError damaged.
     """
-    kept = []
+    kept: dict[int, bytes] = {}
     for tag, start, end in _outer_elements(data, position):
         if tag in tags:
             if tag != PIXEL_DATA and end - start > max_bytes:
                 raise _damaged("an element in it is too long")
-            kept.append(data[start:end])
+            element = data[start:end]
+            if kept.setdefault(tag, element) != element:
+                raise _damaged("an element in it is there twice, with different values")
         if tag == PIXEL_DATA:  # nothing that is needed follows the pixels
             break
-    return b"".join(kept)
+    return b"".join(kept.values())
 
 
 def _outer_elements(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:

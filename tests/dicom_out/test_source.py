@@ -1,5 +1,6 @@
 """Whose radiograph it is: taken over unchanged, left empty where the standard allows it, or refused; never invented."""
 
+import io
 import logging
 import warnings
 
@@ -221,3 +222,30 @@ def test_nothing_repeats_names_or_identifiers_in_a_warning_or_a_log_line(caplog,
     said = "\n".join([caplog.text, *capfd.readouterr(), *(str(one.message) for one in caught)])
     for secret in ("MUSTERMANN", "SCHULZE", answers.INSTANCE):
         assert secret not in said
+
+
+TWICE = [
+    ("PatientID", b"OTHER1"),
+    ("PatientName", b"Other^Name"),
+    ("StudyInstanceUID", b"1.2.840.99\0"),
+    ("SOPInstanceUID", b"1.2.840.98\0"),
+    ("Rows", b"\x10\0"),
+]
+
+
+@pytest.mark.fault("O12")
+@pytest.mark.parametrize(("keyword", "value"), TWICE)
+@pytest.mark.parametrize("first", [True, False])
+def test_an_element_with_two_different_values_is_refused_and_one_that_is_repeated_is_not(keyword, value, first):
+    """Readers disagree on which of two counts: the results would join one patient or another."""
+    data, tag = answers.patient_dicom(), tag_for_keyword(keyword)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    vr = dictionary_VR(keyword).encode()
+    stored = files.element((tag >> 16, tag & 0xFFFF), vr, dataset.get_item(tag).value)
+    assert data.count(stored) == 1
+    other = files.element((tag >> 16, tag & 0xFFFF), vr, value)
+    with pytest.raises(ImageError, match="an element in it is there twice, with different values") as refused:
+        read_source(data.replace(stored, other + stored if first else stored + other))
+    assert refused.value.code == "damaged"
+    same = read_source(data.replace(stored, stored + stored))
+    assert same.header == read_source(data).header
