@@ -4,6 +4,7 @@ python -m tools.contact_sheet --data . --out docs/sample_radiographs.png
 """
 
 import argparse
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 from cxr.data.columns import display_name
-from cxr.system.csv_table import read_rows, read_table, records
+from cxr.system.atomic_files import describe_error
+from cxr.system.csv_table import TableError, read_rows, read_table, records
+from cxr.system.terminal import fail
 from tools.make_sample_data import BOXES_CSV, SPLITS
 from tools.phantom.case import BOX_SCALE
 from tools.phantom.casemix import NAMES
@@ -26,6 +29,8 @@ def read_cases(folder: Path) -> dict[str, set[str]]:
     cases = {}
     for name, *_ in SPLITS:
         for row in read_rows(folder / name):
+            if missing := {"Image", *NAMES} - row.keys():
+                raise TableError("missing column", f"{name}: no column {sorted(missing)[0]}. Name the sample's folder.")
             cases[row["Image"]] = {finding for finding in NAMES if row[finding] == "1"}
     return cases
 
@@ -70,15 +75,21 @@ def draw_sheet(folder: Path, skip: int) -> Figure:
     return figure
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(), help="folder of the sample (default: here)")
     parser.add_argument("--out", type=Path, default=Path("docs/sample_radiographs.png"),
                         help="PNG to write (default: docs/sample_radiographs.png)")  # fmt: skip
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many of each finding (default: 0)")
     args = parser.parse_args()
-    draw_sheet(args.data, args.skip).savefig(args.out, dpi=110)
+    try:
+        draw_sheet(args.data, args.skip).savefig(args.out, dpi=110)
+    except TableError as error:
+        return fail(f"{args.data}: {error}", 2)
+    except OSError as error:
+        return fail(describe_error(error), 3)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cxr.data.boxes import BOX_PICTURE_SIZE, BoxError, read_boxes
 from cxr.data.columns import IMAGE_KEYS, PATIENT_KEY, name_key
-from cxr.system.atomic_files import replacing
+from cxr.system.atomic_files import describe_error, replacing
 from cxr.system.csv_table import TableError, read_table, records
 
 SPLITS = ("train-small.csv", "val_data.csv", "test_data.csv")
@@ -150,8 +150,10 @@ def main() -> None:
     args = parser.parse_args()
     try:
         print("\n".join(join(args.sources, args.out)))
-    except (JoinError, OSError) as error:
+    except JoinError as error:
         sys.exit(f"{error}")
+    except OSError as error:
+        sys.exit(describe_error(error))
 
 
 if __name__ == "__main__":

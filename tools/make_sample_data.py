@@ -31,7 +31,10 @@ if __name__ == "__main__":
 import cv2
 import numpy as np
 
+from cxr.system.atomic_files import describe_error
+from cxr.system.csv_table import is_special
 from cxr.system.progress import Progress
+from cxr.system.terminal import fail
 from tools.phantom.case import Box, Case, make_case
 from tools.phantom.casemix import NAMES, draw_label_sets
 from tools.phantom.thorax import draw_patient
@@ -175,13 +178,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
+def make_set(args: argparse.Namespace) -> None:
+    """Write what the command line asks for. Raises: OSError."""
     plan = plan_enriched(args.count, args.seed, args.enrich) if args.enrich else plan_splits(args.count, args.seed)
     texts = {name: split_csv(examinations) for name, examinations in plan.items()}
     for name, text in texts.items():
         path = args.out / name
-        if path.exists() and path.read_text(encoding="utf-8") != text and not args.overwrite:
+        if not args.overwrite and path.exists() and (is_special(path) or _lines_of(path) != text.encode().splitlines()):
             sys.exit(f"{path} exists and holds other data. Choose another --out, or add --overwrite to replace it.")
     folder, masks = args.out / "images", args.out / "masks" if args.masks else None
     for one in (folder, masks):
@@ -204,5 +207,18 @@ def main() -> None:
     print(f"{BOXES_CSV}: {sum(map(len, found))} boxes; images in {folder}")
 
 
+def _lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        make_set(args)
+    except OSError as error:
+        return fail(describe_error(error), 3)
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

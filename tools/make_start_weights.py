@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cxr.network.model_info import ModelFileError
+from cxr.system.atomic_files import describe_error
 
 MODEL_DIR = Path(__file__).resolve().parent.parent / "model"
 
@@ -28,8 +29,10 @@ def main() -> None:
     try:
         model, info = load_model(args.model_path)
         save_start_weights(model, args.out, args.origin, info.findings)
-    except (ModelFileError, OSError) as error:
+    except ModelFileError as error:
         sys.exit(f"{error}")
+    except OSError as error:
+        sys.exit(describe_error(error))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {args.origin}")
 
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tools import contact_sheet, make_sample_data
 from tools.make_sample_data import (
     BOXES_CSV,
     DEFAULT_COUNT,
@@ -327,3 +328,30 @@ def test_drawing_in_millimetres_fills_the_area_it_should():
     assert np.ptp(frame.x[0, columns]) == pytest.approx(60.6, abs=1.0)
     assert frame.x[0, columns].mean() == pytest.approx(0, abs=0.3)
     assert frame.y[rows, 0].mean() == pytest.approx(0, abs=0.3)
+
+
+@pytest.mark.fault("T71")
+def test_a_place_that_cannot_be_used_is_a_line_and_no_traceback(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(sys, "argv", ["make_sample_data", "--out", str(tmp_path / "file"), "--count", "3"])
+    assert make_sample_data.main() == 3
+    assert capsys.readouterr().err.startswith(f"{tmp_path / 'file'}/images: Not a directory. ")
+    for data, code, said in (
+        (tmp_path, 3, f"{tmp_path}/train-small.csv: No such file or directory. Correct the path."),
+        (tmp_path / "other", 2, f"{tmp_path / 'other'}: train-small.csv: no column Atelectasis. "),
+    ):
+        monkeypatch.setattr(sys, "argv", ["contact_sheet", "--data", str(data), "--out", str(tmp_path / "sheet.png")])
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / "train-small.csv").write_text("Image,Mass\na.png,1\n")
+        assert contact_sheet.main() == code
+        assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.fault("T71")
+def test_a_csv_of_other_data_or_bytes_is_not_replaced(tmp_path, monkeypatch):
+    for content in ("Image,Mass\na.png,1\n".encode("utf-16"), b"Image\n"):
+        (tmp_path / "train-small.csv").write_bytes(content)
+        monkeypatch.setattr(sys, "argv", ["make_sample_data", "--out", str(tmp_path), "--count", "3"])
+        with pytest.raises(SystemExit, match="exists and holds other data"):
+            make_sample_data.main()
+        assert (tmp_path / "train-small.csv").read_bytes() == content
