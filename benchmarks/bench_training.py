@@ -3,13 +3,15 @@
     python -m benchmarks.bench_training
     python -m benchmarks.bench_training --image-size 224 --batch-size 32
 
-All contestants train DenseNet121 on the same batch in one process, in turns; medians are printed, in CPU time as well,
-which says more on a busy machine. The floor is the time that oneDNN counts inside this project's convolutions. Start-up
-is a process of its own: from its start to the end of the first step. PyTorch is left out where it is not installed.
+All contestants train DenseNet121 on the same batch in turns, each in a process of its own, since TensorFlow and PyTorch
+do not bear each other in one. Medians are printed, in CPU time as well, which says more on a busy machine. The floor is
+the time that oneDNN counts inside this project's convolutions. Start-up is a fresh process, from its start to the end
+of the first step. PyTorch is left out where it is not installed.
 """
 
 import argparse
 import collections
+import contextlib
 import importlib.util
 import os
 import statistics
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from subprocess import PIPE
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -93,15 +96,23 @@ def make_step(name: str, image_size: int, batch_size: int) -> Step:
 
 def bench_steps(names: list[str], args: argparse.Namespace) -> None:
     """Print what an image costs in each contestant's step, and the ratio to plain Keras in float32."""
-    steps = {name: make_step(name, args.image_size, args.batch_size) for name in names}
     wall, cpu = ({name: [] for name in names} for _ in range(2))
-    for turn in range(args.repeats + 1):
-        for name, step in steps.items():
-            started = time.perf_counter(), time.process_time()
-            step()
-            if turn:  # the first builds the graph
-                wall[name].append((time.perf_counter() - started[0]) / args.batch_size * 1e3)
-                cpu[name].append((time.process_time() - started[1]) / args.batch_size * 1e3)
+    with contextlib.ExitStack() as ending:
+        children = {
+            name: ending.enter_context(
+                subprocess.Popen(command_of("--serve", name, args), stdin=PIPE, stdout=PIPE, text=True)
+            )
+            for name in names
+        }
+        for turn in range(args.repeats + 1):
+            for name, child in children.items():
+                print(file=child.stdin, flush=True)
+                clock, used = (float(word) / args.batch_size * 1e3 for word in child.stdout.readline().split())
+                if turn:  # the first builds the graph
+                    wall[name].append(clock)
+                    cpu[name].append(used)
+        for child in children.values():
+            child.stdin.close()  # which ends it
     print(
         f"\nTraining step at {args.image_size} x {args.image_size}, batch {args.batch_size}: ms per image (medians of"
     )
@@ -117,25 +128,33 @@ def bench_steps(names: list[str], args: argparse.Namespace) -> None:
         )
 
 
-def run_child(mode: str, name: str, args: argparse.Namespace, **environment: str) -> list[str]:
-    """Run this program for one contestant in a process of its own; return the lines it prints."""
+def command_of(mode: str, name: str, args: argparse.Namespace) -> list[str]:
+    """Return the command of a process that runs one contestant."""
     command = [sys.executable, "-m", "benchmarks.bench_training", mode, name]
-    command += ["--image-size", str(args.image_size), "--batch-size", str(args.batch_size)]
-    child = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
+    return [*command, "--image-size", str(args.image_size), "--batch-size", str(args.batch_size)]
+
+
+def run_child(mode: str, name: str, args: argparse.Namespace, **environment: str) -> list[str]:
+    """Run one contestant in a process of its own; return the lines it prints."""
+    command = command_of(mode, name, args)
+    child = subprocess.run(command, env=os.environ | environment, stdout=PIPE, text=True, check=True)
     return child.stdout.splitlines()
 
 
 def bench_start(names: list[str], args: argparse.Namespace) -> None:
-    """Print what it costs from the start of a process to the end of its first step."""
-    wall, cpu = ({name: [] for name in names} for _ in range(2))
+    """Print what it costs from the start of a process to the end of its first step, and the first step alone."""
+    seconds: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
     for _ in range(args.startups):
         for name in names:
             started = time.perf_counter()
-            cpu[name].append(float(run_child("--start", name, args)[-1]))
-            wall[name].append(time.perf_counter() - started)
-    print(f"\nFrom the start to the end of the first step: seconds (medians of {args.startups})")
+            cpu, *first = map(float, run_child("--start", name, args)[-1].split())
+            seconds[name].append((time.perf_counter() - started, cpu, *first))
+    print(f"\nFrom the start to the end of the first step, and that step: seconds (medians of {args.startups})")
     for name in names:
-        print(f"  {name:28} clock {statistics.median(wall[name]):5.1f}  CPU {statistics.median(cpu[name]):5.1f}")
+        clock, cpu, first_clock, first_cpu = map(statistics.median, zip(*seconds[name], strict=True))
+        print(
+            f"  {name:28} clock {clock:5.1f}  CPU {cpu:5.1f}   the step: clock {first_clock:5.1f}  CPU {first_cpu:5.1f}"
+        )
 
 
 def bench_floor(name: str, args: argparse.Namespace) -> None:
@@ -156,18 +175,27 @@ def bench_floor(name: str, args: argparse.Namespace) -> None:
     print(f"floor, the convolutions alone: {convolutions:.1f} ms per image")
 
 
-def child(args: argparse.Namespace) -> None:
-    """Take the first step; with --count a second one, between marks that the parent looks for."""
-    step = make_step(args.start or args.count, args.image_size, args.batch_size)
+def timed(step: Step) -> tuple[float, float]:
+    """Take a step; return its seconds by the clock and by the processor."""
+    started = time.perf_counter(), time.process_time()
     step()
+    return time.perf_counter() - started[0], time.process_time() - started[1]
+
+
+def child(args: argparse.Namespace) -> None:
+    """Run one contestant, and print for the parent what it costs; with --count between marks that it looks for."""
+    step = make_step(args.start or args.count or args.serve, args.image_size, args.batch_size)
+    if args.serve:
+        for _ in sys.stdin:
+            print(*timed(step), flush=True)
+        return
+    first = timed(step)
     if args.start:
-        print(time.process_time())
+        print(time.process_time(), *first)
         return
     step()
     print("counting", flush=True)
-    started = time.process_time()
-    step()
-    print(f"\n{(time.process_time() - started) / args.batch_size * 1e3:.1f}", flush=True)
+    print(f"\n{timed(step)[1] / args.batch_size * 1e3:.1f}", flush=True)
 
 
 def main() -> None:
@@ -176,10 +204,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="(default: 16)")
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="turns that count (default: 10)")
     parser.add_argument("--startups", type=int, default=3, metavar="N", help="processes per contestant (default: 3)")
-    parser.add_argument("--start", metavar="CONTESTANT", help=argparse.SUPPRESS)
-    parser.add_argument("--count", metavar="CONTESTANT", help=argparse.SUPPRESS)
+    for mode in ("--start", "--count", "--serve"):
+        parser.add_argument(mode, metavar="CONTESTANT", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.start or args.count:
+    if args.start or args.count or args.serve:
         child(args)
         return
     has_pytorch = all(importlib.util.find_spec(package) for package in ("torch", "torchvision"))

@@ -18,7 +18,7 @@ SMALLEST = {
     "bench_input_check": ("--limit 4", "%"),
     "bench_randomisation": ("--heads 1", "trained head"),
     "bench_site": ("--seconds 0.5 --rounds 1 --soak 4", "resident memory in MiB after so many more requests: 0: "),
-    "bench_table": ("--count 2 --whole", "narrow over wide: clock "),
+    "bench_table": ("--count 2 --whole model", "the model alone over probabilities: clock "),
     "bench_training": ("--image-size 32 --batch-size 2 --repeats 1 --startups 1", "floor, the convolutions alone: "),
     "hostile_files": ("", "MB"),
     "sample_realism": ("--real images --limit 4", "4 real and 4 sample images"),
