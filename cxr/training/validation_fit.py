@@ -41,8 +41,9 @@ def describe_model(
             training images begin with. The others are of one source without a name.
         known: other fields of ModelInfo, such as the weights' origin.
     """
-    val, logits_of = cached["val"], layer_output(network, "logits")
-    logits = predict_split(logits_of, val, BATCH_SIZE)
+    val, pooled_of = cached["val"], layer_output(network, "pooled")
+    pooled = predict_split(pooled_of, val, BATCH_SIZE)
+    logits = _logits(network, pooled)
     calibration = fit_calibration(val.split.labels, logits)
     return ModelInfo(
         findings=val.split.findings,
@@ -55,9 +56,11 @@ def describe_model(
             name: {"images": len(one), "patients": len(set(one.split.patients))} for name, one in cached.items()
         },
         data_fingerprint=_fingerprint(cached),
-        self_check=_self_check(logits_of, val.split.findings, val.image_size),
+        self_check=_self_check(network, pooled_of, val.split.findings, val.image_size),
         trained_names=hash_image_names([image for name in ("train", "val") for image in cached[name].split.images]),
-        sources=_fit_sources(network, cached["train"], val, {"": known.get("data", ""), **(descriptions or {})}),
+        sources=_fit_sources(
+            pooled_of, cached["train"], (val, pooled), {"": known.get("data", ""), **(descriptions or {})}
+        ),
         **known,
     )
 
@@ -70,7 +73,9 @@ def refit_model(network: keras.Model, info: ModelInfo, val: CachedSplit, train: 
         val: its findings may be some of the model's; the others keep what they had.
         train: radiographs for the input check, which otherwise takes those of `val`, some of them for its limit.
     """
-    logits = predict_split(layer_output(network, "logits"), val, BATCH_SIZE)
+    pooled_of = layer_output(network, "pooled")
+    pooled = predict_split(pooled_of, val, BATCH_SIZE)
+    logits = _logits(network, pooled)
     columns = [info.findings.index(name) for name in val.split.findings]
     fitted = fit_calibration(val.split.labels, logits[:, columns])
     chosen = choose_thresholds(val.split.labels, sigmoid(logits[:, columns]))
@@ -87,13 +92,14 @@ def refit_model(network: keras.Model, info: ModelInfo, val: CachedSplit, train: 
     if train is None:
         rows = np.random.default_rng(0).permutation(len(val))
         held_out = np.sort(rows[: max(1, int(HELD_OUT_SHARE * len(val)))])
-        train, val = val.select(np.setdiff1d(rows, held_out)), val.select(held_out)
+        train, val, pooled = val.select(np.setdiff1d(rows, held_out)), val.select(held_out), pooled[held_out]
+    descriptions = {"": "the radiographs that the model was fitted to after training"}
     return dataclasses.replace(
         info,
         thresholds=tuple(thresholds),
         threshold_rule=f"{THRESHOLD_RULE}; fitted to other radiographs after training",
         calibration={"method": "platt", "slopes": slopes, "biases": biases},
-        sources=_fit_sources(network, train, val, {"": "the radiographs that the model was fitted to after training"}),
+        sources=_fit_sources(pooled_of, train, (val, pooled), descriptions),
         settings=info.settings | {"refit": {"images": len(logits), "fingerprint": val.fingerprint[:16]}},
     )
 
@@ -111,21 +117,37 @@ def _fingerprint(cached: dict[str, CachedSplit]) -> str:
     return hashlib.sha256("".join(one.fingerprint for one in cached.values()).encode()).hexdigest()
 
 
-def _self_check(logits_of: keras.Model, findings: tuple[str, ...], image_size: int) -> SelfCheckPicture:
+def _logits(network: keras.Model, pooled: np.ndarray) -> np.ndarray:
+    """Return the logits (n, findings) of pooled features, which one forward pass gives for the input check too."""
+    kernel, bias = network.get_layer("logits").get_weights()
+    return pooled @ kernel + bias
+
+
+def _self_check(
+    network: keras.Model, pooled_of: keras.Model, findings: tuple[str, ...], image_size: int
+) -> SelfCheckPicture:
     """Return a drawn picture with the network's answer; a radiograph would hand a patient on with the model."""
     picture = draw_self_check_picture(image_size)
     labels = np.zeros((1, len(findings)), np.float32)
     drawn = CachedSplit(Split("self-check", ("drawn",), ("",), labels, findings), picture[np.newaxis], "")
-    logits = predict_split(logits_of, drawn, BATCH_SIZE)
+    logits = _logits(network, predict_split(pooled_of, drawn, BATCH_SIZE))
     return SelfCheckPicture(picture, sigmoid(logits[0]).astype(np.float32))
 
 
 def _fit_sources(
-    network: keras.Model, train: CachedSplit, val: CachedSplit, descriptions: Mapping[str, str]
+    pooled_of: keras.Model,
+    train: CachedSplit,
+    known_val: tuple[CachedSplit, np.ndarray],
+    descriptions: Mapping[str, str],
 ) -> tuple[Source, ...]:
-    """Fit the input check to each source, on training radiographs as they are, not augmented."""
+    """Fit the input check to each source, on training radiographs as they are, not augmented.
+
+    Args:
+        pooled_of: from model inputs to pooled features.
+        known_val: the validation split with its pooled features (n, channels).
+    """
     sources = []
-    pooled = layer_output(network, "pooled")
+    val, val_pooled = known_val
     for name, description in descriptions.items():
         rows, reference = (_rows_of(name, one.split.images, descriptions) for one in (train, val))
         known = {
@@ -137,15 +159,17 @@ def _fit_sources(
         if not len(rows):
             continue
         chosen = np.random.default_rng(0).permutation(rows)[:MAX_STATISTICS_IMAGES]
-        parts = [train.select(chosen), val.select(reference)]
-        if len(reference) < MIN_REFERENCE and HELD_OUT_SHARE * len(chosen) >= MIN_REFERENCE:
-            num_held_out = int(HELD_OUT_SHARE * len(chosen))
-            parts = [train.select(chosen[num_held_out:]), train.select(chosen[:num_held_out])]
-        if min(map(len, parts)) < 2:
+        too_few = len(reference) < MIN_REFERENCE and HELD_OUT_SHARE * len(chosen) >= MIN_REFERENCE
+        num_held_out = int(HELD_OUT_SHARE * len(chosen)) if too_few else 0
+        if min(len(chosen) - num_held_out, num_held_out or len(reference)) < 2:
             sources.append(Source(**known))
             continue
-        fitted = [(predict_split(pooled, one, BATCH_SIZE), layout_features(one.model_inputs)) for one in parts]
-        sources.append(fit_source(*fitted, **known))
+        picked = train.select(chosen)
+        pooled, layouts = predict_split(pooled_of, picked, BATCH_SIZE), layout_features(picked.model_inputs)
+        held_out, fitted = ((pooled[part], layouts[part]) for part in (slice(num_held_out), slice(num_held_out, None)))
+        if not too_few:
+            held_out = val_pooled[reference], layout_features(val.select(reference).model_inputs)
+        sources.append(fit_source(fitted, held_out, **known))
     return tuple(sources)
 
 
