@@ -83,7 +83,12 @@ def test_limit_is_the_quantile_where_the_tail_is_heavier():
 
 
 @pytest.mark.parametrize(
-    ("tail", "num_reference"), [(stats.norm(), 120), (stats.norm(), 1000), (stats.t(5), 1000)], ids=str
+    ("tail", "num_reference"),
+    [
+        pytest.param(stats.norm(), 120, id="normal-120"),
+        pytest.param(stats.norm(), 1000, id="normal-1000"),
+        pytest.param(stats.t(5), 1000, id="heavy-1000"),
+    ],
 )
 def test_limit_flags_about_its_share_of_other_radiographs(tail, num_reference):
     """The mean over 300 fits; a few reference radiographs make single fits vary, and must not make them too strict."""
