@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 
 from cxr.system.atomic_files import describe_error
-from cxr.system.csv_table import is_special
+from cxr.system.file_search import is_special
 from cxr.system.progress import Progress
 from cxr.system.terminal import fail
 from tools.phantom.case import Box, Case, make_case

@@ -19,7 +19,7 @@ from cxr.imaging.limits import ImageError
 from cxr.inference.picture_files import stem_of
 from cxr.inference.table_columns import csv_line, harmless
 from cxr.system.atomic_files import free_name, replacing
-from cxr.system.csv_table import ONLY_FILES, is_special
+from cxr.system.file_search import SPECIAL_FILE, is_special
 
 TABLE_NAME = "predictions.csv"
 NOTE_NAME = ".predictions-unfinished.json"  # there only while a job is going on, or after it was killed
@@ -149,7 +149,7 @@ class AnswerTable:
         """Read header and rows of the table, and whether nothing but answers is in it; empty where there is none."""
         try:
             if is_special(self._path):
-                raise OSError(errno.EINVAL, f"{ONLY_FILES} has that name", str(self._path))
+                raise OSError(errno.EINVAL, f"{SPECIAL_FILE} has that name", str(self._path))
             with self._path.open(newline="", encoding="utf-8") as file:
                 lines = file.readlines()
             if lines[1:] and not lines[-1].endswith("\n"):

@@ -18,12 +18,14 @@ from cxr.network.densenet import IMAGENET_MEAN, IMAGENET_STD
 from cxr.network.model_info import ModelFileError
 from cxr.network.pickle_machine import PickleError
 from cxr.network.torch_pickle import TorchTensor, is_torch_file, open_torch_file
+from cxr.system.file_search import SPECIAL_FILE, is_special
 
 if TYPE_CHECKING:
     import keras
 
 MAX_FILE_BYTES = 1_000_000_000  # a checkpoint with an optimiser's two copies has 85 MB
 MAX_HEADER_BYTES = 10_000_000  # of a safetensors file; DenseNet121's has 0.1 MB
+SUFFIXES = (".safetensors", ".pt", ".pth")  # what is named so is told what is wrong with it in these formats' words
 MAX_OUTPUTS = 100_000  # the largest published heads are ImageNet's 21,841 classes
 NUM_SHOWN = 3  # names in a message
 READABLE_DTYPES = ("F16", "F32", "F64")  # safetensors' names
@@ -77,7 +79,9 @@ class PublishedWeights:
 
 
 def is_published_format(path: str | os.PathLike) -> bool:
-    """Tell whether a file starts like PyTorch's or safetensors'. Raises: OSError."""
+    """Tell whether a file starts like PyTorch's or safetensors', or is named like theirs. Raises: OSError."""
+    if Path(path).suffix.lower() in SUFFIXES:
+        return True
     with Path(path).open("rb") as file:
         start = file.read(9)
     return is_torch_file(start) or _is_safetensors(start)
@@ -100,6 +104,8 @@ def read_published_weights(
     """
     path = Path(path)
     try:
+        if is_special(path):
+            raise ModelFileError(f"{path}: expected a weights file, found {SPECIAL_FILE}.")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelFileError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, which no DenseNet121 is.")
         with _open_tensors(path) as tensors:

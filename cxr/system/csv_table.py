@@ -7,13 +7,13 @@ import csv
 import gzip
 import io
 import re
-import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cxr.system.file_search import SPECIAL_FILE, is_special
+
 MAX_TABLE_BYTES = 2**29  # of text; 500,000 rows of 174 findings are 190 MB. Stops a gzip bomb
-ONLY_FILES = "a pipe, socket or device"  # opened, the first waits for ever and the last may have no end
 GZIP_MARK = b"\x1f\x8b"
 SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?[\r\n]', re.IGNORECASE)
 LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -55,7 +55,7 @@ def read_table(path: Path) -> bytes:
         OSError: it cannot be read.
     """
     if is_special(path):
-        raise TableError("encoding", f"this is {ONLY_FILES}, expected a file of comma-separated text. Save it as one.")
+        raise TableError("encoding", f"this is {SPECIAL_FILE}, expected comma-separated text. Save it as a file.")
     data = path.read_bytes() if path.stat().st_size <= MAX_TABLE_BYTES else b""
     if data.startswith(GZIP_MARK):
         data = _unpacked(data)
@@ -67,12 +67,6 @@ def read_table(path: Path) -> bytes:
             raise TableError("encoding", f"this is {what}, expected comma-separated text. {cure}", 1)
     _check_utf8(data)
     return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def is_special(path: Path) -> bool:
-    """Say whether a path that exists is neither a file nor a folder: it must not be opened."""
-    mode = path.stat().st_mode
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Files below a folder: which of the listed names are there, and where those are that are not.
+"""Files below a folder: which of the listed names are there, and where those are that are not; and what is no file.
 
 Only names are compared; no file is opened and no link leads outside. What is found elsewhere, in another folder or
 under another spelling, must be the only one of its kind.
@@ -14,6 +14,7 @@ from pathlib import Path
 MISSING = "missing image"
 OUTSIDE = "image outside the folder"
 IRREGULAR = "no regular file"
+SPECIAL_FILE = "a pipe, socket or device"  # opened, the first waits for ever, and the last may have no end
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".webp"})
 OTHER_FOLDER = "another folder"
 MAX_FILES = 3_000_000  # names that are looked at; more is not a folder of radiographs
@@ -238,3 +239,9 @@ def _difference(image: str, path: str) -> str:
     if folder.casefold() != real_folder.casefold():
         words.append(OTHER_FOLDER)
     return "; ".join(words)
+
+
+def is_special(path: Path) -> bool:
+    """Say whether a path is neither a file nor a folder: it must not be opened. Raises: OSError if it is not there."""
+    mode = path.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

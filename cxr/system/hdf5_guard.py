@@ -11,6 +11,8 @@ from pathlib import Path
 
 import h5py
 
+from cxr.system.file_search import SPECIAL_FILE
+
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HEAP_SIGNATURE = b"GCOL\1\0\0\0"  # of a global heap collection: name, version, reserved bytes
 HEAP_OBJECT_HEADER = 16  # bytes, of a heap's objects and of the heap itself
@@ -85,7 +87,7 @@ def check_start(path: Path, what: str, cure: str) -> None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else SPECIAL_FILE
             raise ModelFileError(f"{path}: cannot be read: expected an HDF5 {what}, found {kind}. {cure}")
         with path.open("rb") as file:
             start = file.read(len(HDF5_SIGNATURE))

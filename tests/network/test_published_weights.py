@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import struct
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from torch_files import safetensors_file, tensors, torch_legacy, torch_zip
 from cxr.network.densenet import IMAGENET_MEAN, IMAGENET_STD, build_network
 from cxr.network.model_info import ModelFileError
 from cxr.network.published_weights import expected_layers, fold_normalisation, read_published_weights
+from cxr.network.start_weights import load_start_weights
 
 THREE = ((0.5056,) * 3, (0.252,) * 3)
 ONE = ((0.5,), (1 / 2048,))
@@ -228,6 +231,24 @@ def test_missing_file_and_folder(tmp_path):
     for path in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(ModelFileError, match=str(path)):
             read_published_weights(path, *THREE)
+
+
+@pytest.mark.fault("M61", "P05")
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices as files are Unix's")
+def test_a_pipe_or_device_is_named_and_never_opened(tmp_path):
+    """Opened, a pipe waits for ever."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path in (Path("/dev/null"), tmp_path / "pipe.pt"):
+        with pytest.raises(ModelFileError, match=f"^{path}: expected a weights file, found a pipe, socket or device"):
+            read_published_weights(path, *THREE)
+
+
+@pytest.mark.fault("P05")
+@pytest.mark.parametrize("name", ["w.safetensors", "w.PT", "w.pth"])
+def test_weights_named_like_pytorchs_are_not_called_hdf5(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x" * 20)
+    with pytest.raises(ModelFileError, match=r"neither PyTorch's nor safetensors' format; it starts with b'xxxxxxxx'"):
+        load_start_weights(None, ["Mass"], str(tmp_path / name))
 
 
 @pytest.mark.parametrize("write_form", [safetensors_file, lambda arrays: torch_zip(tensors(arrays))],
