@@ -63,6 +63,7 @@ from cxr.training.run_control import (
     configured_processes,
     is_lost_peer,
 )
+from cxr.training.targets import Targets, training_targets
 
 if TYPE_CHECKING:
     import keras
@@ -151,7 +152,19 @@ def test_set_names(args: argparse.Namespace, data: DataCheck) -> list[str]:
     return [common_folder(data.splits["test"]) or "test", *(one.name for one in args.also_test)]
 
 
-def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None:
+def read_targets(args: argparse.Namespace, data: DataCheck) -> tuple[Sequence[Box], Targets]:
+    """Read the boxes, and what is learned beside the labels: now, not after hours of decoding.
+
+    Raises: BoxError, LabelError, OSError.
+    """
+    boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
+    of_train = with_file_names(boxes, data.found["train"])
+    return boxes, training_targets(data.splits["train"], of_train, args.box_weight, args.soft_labels)
+
+
+def run(
+    args: argparse.Namespace, data: DataCheck, also_test: DataCheck, boxes: Sequence[Box], targets: Targets
+) -> None:
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
     folder, cache_dir = args.model_path.parent, args.work_dir / "cache"
@@ -164,7 +177,6 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
             sweep_temp_files(folder / CHECKPOINTS)
             if args.fresh:
                 clear_checkpoints(folder / CHECKPOINTS)
-        boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
         cached = {
             name: cache_split(split, args.image_dir, args.image_size, cache_dir) for name, split in data.splits.items()
         }
@@ -175,7 +187,7 @@ def run(args: argparse.Namespace, data: DataCheck, also_test: DataCheck) -> None
         }
         found = {names[0]: data.found["test"]} | also_test.found
         devices = start_keras()
-        network, history = train(args, cached, devices, with_file_names(boxes, data.found["train"]))
+        network, history = train(args, cached, devices, targets)
         patients = {"leakage": any(data.shared_patients.values()), "patients_known": data.patients_known}
         info = save(args, network, cached, history, names, patients)
         evaluate_and_report(args, cached, test_sets, found, network, info, history, boxes)
@@ -228,7 +240,7 @@ def start_keras() -> str:
 
 
 def train(
-    args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str, boxes: Sequence[Box]
+    args: argparse.Namespace, cached: dict[str, CachedSplit], devices: str, targets: Targets
 ) -> tuple["keras.Model", History]:
     """Build and train the network; return it with its best weights, and the run's history."""
     import keras
@@ -237,7 +249,6 @@ def train(
     from cxr.network.start_weights import load_start_weights
     from cxr.training.loop import fit
     from cxr.training.parallel import is_first
-    from cxr.training.targets import training_targets
     from cxr.training.validation_fit import as_saved
 
     findings, precision = cached["train"].split.findings, choose_precision()
@@ -252,8 +263,9 @@ def train(
             "that were trained on the same findings, or one epoch and more."
         )
     recipe = choose_recipe(args, start, precision)
-    grid = network.get_layer("relu").output.shape[1:3]
-    targets = training_targets(cached["train"].split, boxes, grid, args.box_weight, args.soft_labels)
+    in_boxes, soft_labels = targets
+    if in_boxes is not None:
+        in_boxes = dataclasses.replace(in_boxes, grid=network.get_layer("relu").output.shape[1:3])
     say(
         f"Training on {keras.backend.backend()}, {devices}, in {precision} from {start.origin}, {recipe.epochs} epochs."
     )
@@ -265,7 +277,9 @@ def train(
 
     checkpoints = args.model_path.parent / CHECKPOINTS
     with StopRequest() as stop:
-        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets)
+        history = fit(
+            network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, in_boxes, soft_labels
+        )
     return as_saved(network, findings, args.image_size), History(recipe, history)
 
 
@@ -408,9 +422,12 @@ def main(argv: list[str] | None = None) -> int:
         also_test = check_also_test(args, data)
         if args.also_test:
             say(also_test.as_text())
-        if also_test.faults or args.check:
+        if also_test.faults:
             return also_test.exit_code
-        run(args, data, also_test)
+        boxes, targets = read_targets(args, data)
+        if args.check:
+            return also_test.exit_code
+        run(args, data, also_test, boxes, targets)
     except (BackendError, BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
         return fail(error, 2)
     except DivergedError as error:

@@ -134,13 +134,13 @@ class BoxTargets:
 
     Attributes:
         boxes: row of the split -> [(column of the finding, box)].
-        grid: (h, w) of the feature map.
         num_findings: columns of the labels.
+        grid: (h, w) of the feature map; one cell until the network is known.
     """
 
     boxes: dict[int, list[tuple[int, Box]]]
-    grid: tuple[int, int]
     num_findings: int
+    grid: tuple[int, int] = (1, 1)
 
     @property
     def num_pairs(self) -> int:
@@ -181,14 +181,14 @@ def box_targets(
     images: Sequence[str],
     findings: Sequence[str],
     labels: np.ndarray,
-    grid: tuple[int, int],
+    grid: tuple[int, int] = (1, 1),
 ) -> BoxTargets:
     """Collect the boxes of a split's pictures; a box whose picture is not labelled with its finding is left out.
 
     Args:
         images: (n,) names of the split, as in the boxes.
         labels: (n, findings).
-        grid: (h, w) of the feature map.
+        grid: as of BoxTargets.
     """
     columns = {name_key(finding): column for column, finding in enumerate(findings)}
     rows = {image: row for row, image in enumerate(images)}
@@ -199,4 +199,4 @@ def box_targets(
         if column is None or row is None or not labels[row, column] > 0:
             continue
         found.setdefault(row, []).append((column, box))
-    return BoxTargets(found, grid, len(findings))
+    return BoxTargets(found, len(findings), grid)

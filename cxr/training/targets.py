@@ -14,27 +14,27 @@ from cxr.system.terminal import say
 
 SOFT_SHARE = 0.5  # of the soft label beside the label itself
 
+Targets = tuple[BoxTargets | None, np.ndarray | None]  # boxes, and soft labels (n, findings)
 
-def training_targets(
-    split: Split, boxes: Sequence[Box], grid: tuple[int, int], box_weight: float, soft_label_file: Path | None
-) -> tuple[BoxTargets | None, np.ndarray | None]:
+
+def training_targets(split: Split, boxes: Sequence[Box], box_weight: float, soft_label_file: Path | None) -> Targets:
     """Collect what the recipe asks for, and say how much of the training split it covers.
 
     Args:
         split: the training split.
         boxes: of any pictures.
-        grid: (h, w) of the feature map.
         box_weight: 0 for no box targets.
         soft_label_file: None for no soft labels.
 
-    Returns: the box targets and the soft labels, float32 (n, findings); None where they are not asked for.
+    Returns: the box targets, still without the network's grid, and the soft labels, float32 (n, findings); None where
+        they are not asked for.
     Raises:
         BoxError: boxes are asked for and there are none of training pictures.
         LabelError: the soft labels cannot be used.
     """
     targets = soft_labels = None
     if box_weight:
-        targets = box_targets(boxes, split.images, split.findings, split.labels, grid)
+        targets = box_targets(boxes, split.images, split.findings, split.labels)
         if not targets.boxes:
             raise BoxError(
                 f"--box-weight needs boxes of training pictures: none of {len(boxes)} boxes is of one that is labelled "

@@ -62,6 +62,26 @@ def test_files_for_later_are_looked_for_before_any_image_is_decoded(
     assert str(path) in error
 
 
+@pytest.mark.fault("T72")
+@pytest.mark.parametrize("check", [(), ("--check",)])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--boxes", "bad.csv"), "bad.csv line 1: expected the header"),
+        (("--soft-labels", "bad.csv"), "bad.csv line 1: missing column Mass"),
+        (("--box-weight", "0.1"), "--box-weight needs boxes of training pictures"),
+    ],
+)
+def test_useless_boxes_and_soft_labels_are_refused_before_any_image_is_decoded(
+    project, monkeypatch, capsys, arguments, message, check
+):
+    monkeypatch.setattr(main_train, "cache_split", None)
+    monkeypatch.chdir(project)
+    (project / "bad.csv").write_text("Image\na.png\n")
+    assert run(*arguments, *check) == 2
+    assert message in capsys.readouterr().err
+
+
 def damage_image(project):
     (project / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
 

@@ -46,11 +46,11 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_reason(tmp_path, text, 
 
 
 def test_nothing_is_collected_unless_asked_for():
-    assert training_targets(SPLIT, [Box("a.png", "Mass", 0, 0, 1, 1)], (7, 7), 0.0, None) == (None, None)
+    assert training_targets(SPLIT, [Box("a.png", "Mass", 0, 0, 1, 1)], 0.0, None) == (None, None)
 
 
 def test_box_targets_are_collected_and_said(capsys):
-    targets, soft = training_targets(SPLIT, [Box("a.png", "Mass", 0, 0, 1, 1)], (7, 7), 0.1, None)
+    targets, soft = training_targets(SPLIT, [Box("a.png", "Mass", 0, 0, 1, 1)], 0.1, None)
 
     assert targets.num_pairs == 1
     assert soft is None
@@ -59,4 +59,4 @@ def test_box_targets_are_collected_and_said(capsys):
 
 def test_a_box_weight_without_boxes_of_training_pictures_is_refused():
     with pytest.raises(BoxError, match="none of 1 boxes is of one"):
-        training_targets(SPLIT, [Box("b.png", "Mass", 0, 0, 1, 1)], (7, 7), 0.1, None)
+        training_targets(SPLIT, [Box("b.png", "Mass", 0, 0, 1, 1)], 0.1, None)
