@@ -263,9 +263,6 @@ def train(
             "that were trained on the same findings, or one epoch and more."
         )
     recipe = choose_recipe(args, start, precision)
-    in_boxes, soft_labels = targets
-    if in_boxes is not None:
-        in_boxes = dataclasses.replace(in_boxes, grid=network.get_layer("relu").output.shape[1:3])
     say(
         f"Training on {keras.backend.backend()}, {devices}, in {precision} from {start.origin}, {recipe.epochs} epochs."
     )
@@ -277,9 +274,7 @@ def train(
 
     checkpoints = args.model_path.parent / CHECKPOINTS
     with StopRequest() as stop:
-        history = fit(
-            network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, in_boxes, soft_labels
-        )
+        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets)
     return as_saved(network, findings, args.image_size), History(recipe, history)
 
 

@@ -121,7 +121,7 @@ def fit(
         network: from `build_network`, with its start weights.
         checkpoint_dir: of this run alone; the caller holds the training lock.
         on_epoch: called after every epoch with the rows of all epochs so far.
-        boxes: of the training pictures, for the recipe's box loss.
+        boxes: of the training pictures, for the recipe's box loss; the network gives them its grid.
         soft_labels: float32 (n, findings) between 0 and 1, learned in place of the training split's labels.
     Returns: the history, one row per epoch; empty, and the network as it was, where the recipe has no epochs.
     Raises:
@@ -134,6 +134,8 @@ def fit(
     identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
     logits = layer_output(network, "logits")
+    if boxes is not None:
+        boxes = dataclasses.replace(boxes, grid=network.get_layer("relu").output.shape[1:3])
     if soft_labels is not None:
         train = dataclasses.replace(train, split=dataclasses.replace(train.split, labels=soft_labels))
     batches = RadiographBatches(

@@ -26,8 +26,7 @@ def training_targets(split: Split, boxes: Sequence[Box], box_weight: float, soft
         box_weight: 0 for no box targets.
         soft_label_file: None for no soft labels.
 
-    Returns: the box targets, still without the network's grid, and the soft labels, float32 (n, findings); None where
-        they are not asked for.
+    Returns: the box targets and the soft labels, float32 (n, findings); None where they are not asked for.
     Raises:
         BoxError: boxes are asked for and there are none of training pictures.
         LabelError: the soft labels cannot be used.

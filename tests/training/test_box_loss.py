@@ -91,7 +91,7 @@ def test_a_training_with_the_box_loss_moves_the_evidence_into_the_boxes(tmp_path
         keras.utils.set_random_seed(0)
         network = build_small_network(("Mass",), 33)
         grid = network.get_layer("relu").output.shape[1:3]
-        targets = box_targets(boxes, names, ("Mass",), labels, grid) if weight else None
+        targets = box_targets(boxes, names, ("Mass",), labels) if weight else None
         recipe = Recipe(epochs=40, batch_size=8, learning_rate=0.01, box_weight=weight)
         with StopRequest() as stop:
             history = fit(network, train, val, recipe, tmp_path / str(weight), stop, boxes=targets)
