@@ -124,16 +124,11 @@ def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
     )
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Look for the files that are read only after every image has been decoded, which may take hours.
-
-    Raises: ModelFileError, FileNotFoundError.
-    """
+def check_weights_file(args: argparse.Namespace) -> None:
+    """Look for the weights, which are read only after every image has been decoded. Raises: ModelFileError."""
     weights = Path(args.weights)  # or a name
     if (weights.suffix or weights.parent != Path()) and not weights.is_file():
         raise ModelFileError(f"{weights}: no such weights file. Give another file to --weights, imagenet or none.")
-    if args.soft_labels:
-        args.soft_labels.stat()
 
 
 def meanings(args: argparse.Namespace) -> dict[str, str | None]:
@@ -409,7 +404,7 @@ def main(argv: list[str] | None = None) -> int:
             choose_training_backend()  # now, not after hours of decoding
         if args.evaluate:
             return evaluate(args)
-        check_files(args)
+        check_weights_file(args)
         data = check_data(args)
         say(data.as_text())
         if data.faults:

@@ -111,8 +111,6 @@ def bench_steps(names: list[str], args: argparse.Namespace) -> None:
                 if turn:  # the first builds the graph
                     wall[name].append(clock)
                     cpu[name].append(used)
-        for child in children.values():
-            child.stdin.close()  # which ends it
     print(
         f"\nTraining step at {args.image_size} x {args.image_size}, batch {args.batch_size}: ms per image (medians of"
     )

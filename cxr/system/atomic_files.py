@@ -45,8 +45,8 @@ def sweep_temp_files(folder: str | os.PathLike) -> list[str]:
 
     Not those in folders below: the model's folder may be anybody's, with others at work further down.
     """
-    strays = [stray for stray in Path(folder).glob(f"{TEMP_PREFIX}*") if OWN_TEMP.fullmatch(stray.name)]
-    strays = [stray for stray in strays if stray.is_file()]
+    found = Path(folder).glob(f"{TEMP_PREFIX}*")
+    strays = [stray for stray in found if OWN_TEMP.fullmatch(stray.name) and stray.is_file()]
     for stray in strays:
         stray.unlink(missing_ok=True)
     return [stray.name for stray in strays]
