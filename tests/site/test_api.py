@@ -67,18 +67,23 @@ def test_predict_answers_with_every_number_of_the_model(client):
     assert found["model"]["digest"] == StandIn.info.digest
 
 
+def give_probabilities(monkeypatch, *values):
+    """Have the stand-in answer with these probabilities of its first findings."""
+    plain = StandIn.predict
+
+    def predict(self, model_inputs):
+        found = plain(self, model_inputs)
+        probabilities = found.probabilities.copy()
+        probabilities[0, : len(values)] = np.float32(values)
+        return found._replace(probabilities=probabilities)
+
+    monkeypatch.setattr(StandIn, "predict", predict)
+
+
 @pytest.mark.fault("H74")
 def test_decisions_are_the_models_and_not_those_of_rounded_numbers(client, monkeypatch):
     """With six digits 0.4999998 would be written 0.5, and does not reach it."""
-    plain = StandIn.predict
-
-    def borderline(self, model_inputs):
-        found = plain(self, model_inputs)
-        probabilities = found.probabilities.copy()
-        probabilities[0, :2] = np.float32(0.4999998), np.float32(0.1499999)
-        return found._replace(probabilities=probabilities)
-
-    monkeypatch.setattr(StandIn, "predict", borderline)
+    give_probabilities(monkeypatch, 0.4999998, 0.1499999)
     (answer,) = strict_json(upload(client, png(1), path="/api/predict"))["results"]
     first, second = answer["findings"][:2]
     assert (first["probability"], first["above"], first["above_chosen"]) == (0.4999998, False, True)
@@ -90,15 +95,7 @@ def test_decisions_are_the_models_and_not_those_of_rounded_numbers(client, monke
 @pytest.mark.fault("H74")
 def test_overlays_and_table_have_one_order_however_close_the_probabilities_are(client, monkeypatch):
     """A page without script knows an overlay by its place: the wrong one would show another finding's heat."""
-    plain = StandIn.predict
-
-    def sure(self, model_inputs):
-        found = plain(self, model_inputs)
-        probabilities = found.probabilities.copy()
-        probabilities[0, :3] = np.float32([0.9999996, 0.9999999, 0.9999998])
-        return found._replace(probabilities=probabilities)
-
-    monkeypatch.setattr(StandIn, "predict", sure)
+    give_probabilities(monkeypatch, 0.9999996, 0.9999999, 0.9999998)
     page = upload(client, png(1)).text
     rows = re.findall(r'value="(\d+)"[^>]*> <span>([^<]+)</span></label>', page)
     drawn = re.findall(r'data-rank="(\d+)"[^>]*evidence for ([^"]+)"', page)
