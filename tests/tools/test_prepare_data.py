@@ -106,14 +106,17 @@ def test_vindr_readers_vote_and_boxes_get_nihs_frame(tmp_path, capsys):
 
 @pytest.mark.fault("I96")
 @pytest.mark.parametrize("turn", [Turn(*steps) for steps in itertools.product((False, True), (1, -1), (1, -1))])
-def test_vindr_boxes_follow_a_picture_that_is_brought_upright(tmp_path, capsys, turn):
+@pytest.mark.parametrize("sizes_known", [False, True])
+def test_vindr_boxes_follow_a_picture_that_is_brought_upright(tmp_path, capsys, turn, sizes_known):
     """Readers drew them on the picture as it is stored."""
     directions = ["H" if turn.rows < 0 else "F", "R" if turn.columns < 0 else "L"]  # of columns, of rows
     folder, stored = vindr_files(tmp_path / "vindr", with_test=False), files.radiograph(160, 200)
     (folder / "train" / "a0.dicom").write_bytes(
         files.dicom(stored, PatientOrientation=directions if turn.transposed else directions[::-1])
     )
-    run(capsys, "vindr", folder, "--out", tmp_path / "out", "--image-dir", folder)
+    (tmp_path / "meta.csv").write_text("image_id,dim0,dim1\na0,160,200\n")
+    sizes = ("--sizes", tmp_path / "meta.csv") if sizes_known else ()
+    run(capsys, "vindr", folder, "--out", tmp_path / "out", "--image-dir", folder, *sizes)
     box = next(box for box in read_boxes(tmp_path / "out" / "boxes.csv") if box.image == "train/a0.dicom")
     drawn = np.zeros_like(stored)
     drawn[25:75, 50:150] = 1

@@ -8,9 +8,11 @@ its boxes in the same pixels; PNG copies of it come with a table of image_id, di
 """
 
 import argparse
+import contextlib
 from collections import Counter
 from pathlib import Path
 
+from cxr.imaging.limits import ImageError
 from cxr.imaging.orientation import Turn
 from cxr.system.file_search import MISSING, list_folder, search
 from tools.datasets.boxes import framed_box, read_sizes, upright_box
@@ -124,21 +126,26 @@ def _add_boxes(data: Collection, readings: dict[str, _Readings], args: argparse.
     sizes = {image: size for one in readings.values() for image, size in one.sizes.items()}
     if args.sizes is not None:
         sizes = read_sizes(args.sizes)
-    elif not sizes and args.image_dir is not None:
-        sizes, turns = _measured(args.image_dir, dict.fromkeys(image for image, *_ in boxes))
-    data.boxes = [
-        framed_box(image, name, upright_box(corners, turns.get(image, Turn()), sizes[image]), sizes[image])
-        for image, name, corners in boxes
-        if image in sizes
-    ]
+    if args.image_dir is not None:
+        measured, turns = _look_at(args.image_dir, dict.fromkeys(image for image, *_ in boxes), measure=not sizes)
+        sizes = sizes or measured
+    for image, name, corners in boxes:
+        if image in sizes:
+            turn = turns.get(image, Turn())
+            upright = sizes[image][::-1] if turn.transposed else sizes[image]
+            data.boxes.append(framed_box(image, name, upright_box(corners, turn, upright), upright))
     if num_without := len(boxes) - len(data.boxes):
         data.notes.append(f"{num_without:,} boxes are left out: the sizes of their pictures are not known (--sizes).")
 
 
-def _measured(image_dir: Path, images: dict[str, None]) -> tuple[dict[str, tuple[int, int]], dict[str, Turn]]:
-    """Decode pictures to learn their upright sizes, and how they were turned: readers drew on them as they are stored.
+def _look_at(
+    image_dir: Path, images: dict[str, None], *, measure: bool
+) -> tuple[dict[str, tuple[int, int]], dict[str, Turn]]:
+    """Read how decoding turns pictures: readers drew on them as they are stored.
 
-    Returns: image -> (width, height); image -> turn of those that were turned.
+    Args:
+        measure: decode them too, to learn their sizes.
+    Returns: image -> (width, height) as it is stored; image -> turn.
     """
     from cxr.imaging.dicom import is_dicom, stored_turn  # only here: most runs decode nothing
     from cxr.imaging.radiograph import decode_radiograph
@@ -150,8 +157,9 @@ def _measured(image_dir: Path, images: dict[str, None]) -> tuple[dict[str, tuple
         if image in faulty and image not in found:
             continue
         data = (image_dir / (found[image].path if image in found else image)).read_bytes()
-        height, width = decode_radiograph(data).shape
-        sizes[image] = width, height
         if is_dicom(data):
-            turns[image] = stored_turn(data)
+            with contextlib.suppress(ImageError):  # whoever decodes it says so
+                turns[image] = stored_turn(data)
+        if measure:
+            sizes[image] = turns.get(image, Turn()).undo(decode_radiograph(data)).shape[::-1]
     return sizes, turns
