@@ -1,5 +1,7 @@
 """Fixtures and options for all tests."""
 
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,12 @@ from browser import make_predictor, running_browser
 
 def pytest_addoption(parser):
     parser.addoption("--fault", metavar="ID", help="run only the tests of one row of docs/reliability.md")
+
+
+def pytest_configure():
+    """Where `nohup` has SIGHUP ignored, outlive it by a handler instead: what is ignored, tests' programs inherit."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_xdist_auto_num_workers(config):
