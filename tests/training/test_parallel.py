@@ -23,7 +23,7 @@ from small_network import build_small_network
 from small_run import make_data
 
 import main_train
-from cxr.data.batches import RadiographBatches
+from cxr.data.batches import RadiographBatches, prepare_ahead
 from cxr.data.cache import cache_split
 from cxr.data.labels import Split
 from cxr.network.model_file import load_model
@@ -108,6 +108,20 @@ def test_processes_prepare_the_rows_of_a_batch_between_them(monkeypatch):
         for expected, *found in zip(whole[index], *parts, strict=True):
             assert [len(part) for part in found] == [4, 4]
             np.testing.assert_array_equal(np.concatenate(found), expected)
+
+
+def test_threads_prepare_their_own_processs_share(monkeypatch):
+    """Keras' distribution is the main thread's alone; batches are made in others."""
+
+    def seen_from_here():
+        return TwoByTwo(1) if threading.current_thread() is threading.main_thread() else None
+
+    monkeypatch.setattr(keras.distribution, "distribution", seen_from_here)
+    batches = RadiographBatches(make_cached(16), 8, training=True, seed=3, own_rows=parallel.share_of_this_process())
+    prepared = list(prepare_ahead(batches, 0))
+    assert [len(model_inputs) for _, (model_inputs, _) in prepared] == [4, 4]
+    for index, (model_inputs, _) in prepared:
+        np.testing.assert_array_equal(model_inputs, batches[index][0])
 
 
 def test_batches_that_cannot_be_shared_equally_are_refused(monkeypatch):
