@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -65,11 +65,21 @@ def make_predictor() -> Predictor:
     return predictor
 
 
+def _closing(application: Callable) -> Callable:
+    """Read every answer whole and close it: Werkzeug's server leaves files open where the browser goes away."""
+
+    def answer(environ: dict, start_response: Callable) -> list[bytes]:
+        with contextlib.closing(application(environ, start_response)) as body:
+            return [b"".join(body)]
+
+    return answer
+
+
 @contextlib.contextmanager
 def running_site(slot: ModelSlot, **options: object) -> Iterator[str]:
     """Serve a site on a free port: yields its address."""
     decoder = Decoder(1)
-    server = make_server("127.0.0.1", 0, site.create_app(slot, decoder, **options), threaded=True)
+    server = make_server("127.0.0.1", 0, _closing(site.create_app(slot, decoder, **options)), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
