@@ -80,20 +80,18 @@ def whole_batch_size(batch_size: int) -> int:
     return -(-batch_size // num_devices()) * num_devices()
 
 
-def own_rows(num_rows: int) -> slice:
-    """Which of a batch's rows this process prepares; all of them where it is alone."""
-    return share_of_this_process()(num_rows)
-
-
 def share_of_this_process() -> Callable[[int], slice]:
-    """Return `own_rows` as it is here and now, for other threads: Keras keeps a distribution for one thread alone."""
+    """Return which of a batch's rows this process prepares, by their number; all of them where it is alone.
+
+    A function, so that other threads can ask: Keras keeps a distribution for the thread that set it alone.
+    """
     count, number = _processes()
 
-    def own(num_rows: int) -> slice:
+    def own_rows(num_rows: int) -> slice:
         share = num_rows // count
         return slice(number * share, (number + 1) * share)
 
-    return own
+    return own_rows
 
 
 def spread(batch: np.ndarray) -> object:
@@ -104,7 +102,7 @@ def spread(batch: np.ndarray) -> object:
     import jax
 
     layout = distribution.get_data_layout(batch.shape).backend_layout
-    return jax.make_array_from_process_local_data(layout, batch[own_rows(len(batch))])
+    return jax.make_array_from_process_local_data(layout, batch[share_of_this_process()(len(batch))])
 
 
 @contextlib.contextmanager

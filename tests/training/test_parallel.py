@@ -99,7 +99,7 @@ def test_processes_prepare_the_rows_of_a_batch_between_them(monkeypatch):
     for number in (0, 1):
         be_process(monkeypatch, number)
         assert (parallel.is_several(), parallel.is_first(), parallel.num_devices()) == (True, number == 0, 4)
-        shares.append(RadiographBatches(cached, 8, training=True, seed=3, own_rows=parallel.own_rows))
+        shares.append(RadiographBatches(cached, 8, training=True, seed=3, own_rows=parallel.share_of_this_process()))
     for index in range(len(whole)):
         parts = []
         for number, share in enumerate(shares):
@@ -139,7 +139,7 @@ def test_alone_everything_is_as_it_was():
     batch = np.arange(6)
     assert parallel.gathering(network) is network
     assert parallel.spread(batch) is batch
-    assert parallel.own_rows(6) == slice(0, 6)
+    assert parallel.share_of_this_process()(6) == slice(0, 6)
     assert (parallel.largest(5), parallel.from_first(b"x"), parallel.from_first(None)) == (5, b"x", None)
 
 
