@@ -53,7 +53,11 @@ def _escaped(one: str) -> str:
 
 
 class SayHandler(logging.Handler):
-    """Print what the modules have to tell the user."""
+    """Print what the modules have to tell the user, without level and module, which `basicConfig` would add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
