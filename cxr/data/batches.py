@@ -3,7 +3,7 @@
 Everything random is a function of (seed, epoch, row): a run that was stopped goes on with the very same batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -207,7 +207,9 @@ class RadiographBatches(keras.utils.PyDataset):
         return model_inputs, labels if coverage is None else (labels, coverage)
 
 
-def prepare_ahead(batches: RadiographBatches, start: int, workers: int = 2) -> Iterator[tuple[int, tuple]]:
+def prepare_ahead(
+    batches: RadiographBatches | Sequence[tuple], start: int, workers: int = 2
+) -> Iterator[tuple[int, tuple]]:
     """Yield (index, batch) from index `start` on, a few batches made ahead in threads."""
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
         pending: list[tuple[int, Future]] = []
