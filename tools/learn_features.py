@@ -10,8 +10,8 @@ look at the same crops of grey pictures (feature distillation: Romero et al. 201
 et al. 2022); no label is read. Only the pictures that --csv names are taken from --image-dir: give the training split's
 table, so that no validation or test picture is ever seen. A run that was stopped or killed goes on when the same
 command is given again, from the checkpoints beside --out.
-Exit codes: 0 saved, 2 bad arguments, or pictures, weights or checkpoints that cannot be used, 3 a file or folder that
-is missing, full or in use, 4 the training diverged, 129, 130 and 143 stopped by a signal.
+Exit codes: 0 saved, 2 bad arguments, pictures or weights that cannot be used, or an unfinished run with others, 3 a
+file or folder that is missing, damaged, full or in use, 4 the training diverged, 129, 130 and 143 stopped by a signal.
 """
 
 import argparse
@@ -86,16 +86,18 @@ def run(args: argparse.Namespace) -> None:
     choose_training_backend()
     checkpoints = args.out.with_name(f"{args.out.stem}_checkpoints")
     check_folder(args.out.parent, NEEDED_BYTES - checkpoint_bytes(checkpoints), "--out")
-    with sole_use(checkpoints):
-        sweep_temp_files(checkpoints)
-        if args.fresh:
+    try:
+        with sole_use(checkpoints):
+            sweep_temp_files(checkpoints)
+            if args.fresh:
+                clear_checkpoints(checkpoints)
+            start_keras()
+            cv2.setNumThreads(1)  # crops are small, and two threads make them
+            learn_and_save(args, checkpoints)
             clear_checkpoints(checkpoints)
-        start_keras()
-        cv2.setNumThreads(1)  # crops are small, and two threads make them
-        learn_and_save(args, checkpoints)
-        clear_checkpoints(checkpoints)
-    with contextlib.suppress(OSError):  # somebody keeps other files there
-        checkpoints.rmdir()
+    finally:
+        with contextlib.suppress(OSError):  # checkpoints are there, or another run is
+            checkpoints.rmdir()
 
 
 def start_keras() -> None:
@@ -161,9 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parse_args(argv)
     show_what_cannot_be_encoded()
-    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
-    logging.getLogger("cxr").setLevel(logging.INFO)
-    logging.getLogger("tools").setLevel(logging.INFO)
+    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, format="%(message)s", force=True)
     try:
         run(args)
     except (BackendError, ModelFileError, PicturesError, ResumeError) as error:

@@ -93,18 +93,21 @@ def is_torch_file(start: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def open_torch_file(path: str | os.PathLike, scripted: bool = False) -> Iterator[Any]:
+def open_torch_file(source: str | os.PathLike | BinaryIO, scripted: bool = False) -> Iterator[Any]:
     """Open what torch.save wrote, in the zip format or the one before it (torch/serialization.py).
 
     Args:
+        source: a path, or an open file of bytes, which stays open.
         scripted: read what torch.jit.save wrote too: a dict of its attributes for each module. Its code is not run.
     Yields: dicts, lists, tuples and plain values, with a TorchTensor for each tensor, to be loaded while it is open.
     Raises:
         PickleError: anything but a state dict, or a checkpoint that holds one; a damaged file.
         OSError: the file cannot be read.
     """
-    with Path(path).open("rb") as file:
-        num_bytes = os.fstat(file.fileno()).st_size
+    with contextlib.ExitStack() as stack:
+        file = source if isinstance(source, io.IOBase) else stack.enter_context(Path(source).open("rb"))
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
         zipped = file.read(4) == ZIP_START
         file.seek(0)
         if not zipped:

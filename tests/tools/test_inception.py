@@ -178,6 +178,26 @@ def test_weights_that_cannot_be_used_are_refused_in_one_sentence(tmp_path, name,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault("P02")
+@pytest.mark.parametrize(("name", "read"), [("a.pt", read_script), ("a.whl", read_wheel)])
+def test_an_archive_with_a_changed_byte_is_refused_or_read_as_it_was(tmp_path, name, read):
+    script, path = script_zip({"first": layer_arrays(1), "second": layer_arrays(2)}), tmp_path / name
+    path.write_bytes(script)
+    if name == "a.whl":
+        wheel_of(path, default_1=script)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for position in rng.integers(len(whole), size=500):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            found = read(path)
+        except ModelFileError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert {one.kernel.flat[0] for one in found} <= {1.0, 2.0}
+
+
 @pytest.mark.fault("P03")
 @pytest.mark.parametrize("name", ["a.pt", "a.whl"])
 def test_archives_larger_than_any_inception_are_not_unpacked(tmp_path, monkeypatch, name):

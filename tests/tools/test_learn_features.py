@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -22,6 +23,7 @@ from tools.features.crops import CropBatches
 from tools.features.learning import build_student, channel_statistics, explained_variance, learn, rate_at
 from tools.learn_features import main
 
+DENSENET = Path(__file__).resolve().parents[2] / "model" / "start_weights.h5"
 SIZES = 20, 16  # of teacher and student; both maps have 4 x 4 cells
 FEATURES = 6
 
@@ -318,6 +320,7 @@ def changed(command, flag, value):
         ("--out", "table.csv/features.h5", 3, "table.csv: cannot be written"),
         ("--out", "none/at/all/features.h5", 3, "none/at/all: cannot be written"),
         ("--teacher", "images/0.png", 2, "expected an HDF5 weights file"),
+        ("--teacher", str(DENSENET), 2, "expected the 94 convolutions of InceptionV3 with their batch normalisations"),
     ],
 )
 def test_what_cannot_be_used_is_said(tmp_path, command, monkeypatch, capsys, flag, value, code, message):
@@ -328,7 +331,7 @@ def test_what_cannot_be_used_is_said(tmp_path, command, monkeypatch, capsys, fla
     assert main(changed(command, flag, value)) == code
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
-    assert not list(tmp_path.glob("*.h5"))
+    assert {one.name for one in tmp_path.iterdir()} == {"images", "photographs", "table.csv"}
 
 
 def test_weights_of_another_network_are_refused(tmp_path, command, monkeypatch, capsys):

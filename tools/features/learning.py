@@ -5,7 +5,6 @@ at the very same crop (Beyer et al. 2022, "Knowledge distillation: A good teache
 of a run is a handful of plain values, which a checkpoint holds whole.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,6 @@ from cxr.imaging.radiograph import to_model_input
 from cxr.training.checkpoint import Checkpoint, check_identity, read_checkpoint, write_checkpoint
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 from tools.features.crops import BATCH_SIZE, CropBatches
-
-logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.02
 CLIP_NORM = 5.0  # of each gradient
@@ -147,7 +144,7 @@ def learn(
         held_out: pictures, uint8 (h, w) each, that are looked at for every progress line and never learned from.
         checkpoint_dir: of this run alone.
         identity: what a checkpoint must belong to, as JSON values.
-        say: takes a progress line.
+        say: takes a line for the user.
     Raises:
         ResumeError: the checkpoint is of a run with other settings, weights or pictures.
         CheckpointError: there are checkpoints and none can be read.
@@ -158,7 +155,7 @@ def learn(
     student.compile(optimiser, loss=["mse", "mse"])  # the sum of both, each a mean over all its numbers
     optimiser.build(student.trainable_variables)
     run = _Run(student, None, batches, held_out, peak_rate, checkpoint_dir, identity)
-    _resume(run, teacher)
+    _resume(run, teacher, say)
     if run.teacher is None:
         run.teacher = measure_teacher(teacher, batches)
     losses, first, began = [], run.next_batch, time.monotonic()
@@ -219,7 +216,7 @@ def _explained(run: _Run) -> list[float]:
     ]
 
 
-def _resume(run: _Run, teacher: keras.Model) -> None:
+def _resume(run: _Run, teacher: keras.Model, say: Callable[[str], None]) -> None:
     """Take the run up where its checkpoint left it, if there is one."""
     checkpoint = read_checkpoint(run.checkpoint_dir)
     if checkpoint is None:
@@ -232,7 +229,7 @@ def _resume(run: _Run, teacher: keras.Model) -> None:
         variable.assign(arrays[f"optimiser.{k}"])
     statistics = [Statistics(arrays[f"mean.{k}"], arrays[f"deviation.{k}"]) for k in range(2)]
     run.teacher = Teacher(teacher, tuple(statistics))
-    logger.info("Going on after %s crops.", f"{run.next_batch * BATCH_SIZE:,}")
+    say(f"Going on after {run.next_batch * BATCH_SIZE:,} crops.")
 
 
 def _save(run: _Run) -> None:
