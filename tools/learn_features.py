@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from cxr.inference.backend import BackendError, choose_training_backend, load_keras
 from cxr.network.model_info import ModelFileError
@@ -86,8 +87,8 @@ def run(args: argparse.Namespace) -> None:
     choose_training_backend()
     checkpoints = args.out.with_name(f"{args.out.stem}_checkpoints")
     check_folder(args.out.parent, NEEDED_BYTES - checkpoint_bytes(checkpoints), "--out")
-    try:
-        with sole_use(checkpoints):
+    with sole_use(checkpoints):
+        try:
             sweep_temp_files(checkpoints)
             if args.fresh:
                 clear_checkpoints(checkpoints)
@@ -95,9 +96,9 @@ def run(args: argparse.Namespace) -> None:
             cv2.setNumThreads(1)  # crops are small, and two threads make them
             learn_and_save(args, checkpoints)
             clear_checkpoints(checkpoints)
-    finally:
-        with contextlib.suppress(OSError):  # checkpoints are there, or another run is
-            checkpoints.rmdir()
+        finally:
+            with contextlib.suppress(OSError):  # checkpoints are there
+                checkpoints.rmdir()
 
 
 def start_keras() -> None:
@@ -111,6 +112,16 @@ def start_keras() -> None:
         import keras
 
         keras.ops.zeros(1)  # the first use of the device
+
+
+def read_pictures(args: argparse.Namespace) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:
+    """Read the table's pictures and the further ones; return both, and what is held out of them."""
+    radiographs, further = read_table_pictures(args.csv, args.image_dir), Pictures()
+    say(f"{args.csv}: {radiographs.describe()}")
+    if args.pictures:
+        further = read_folder_pictures(args.pictures)
+        say(f"{', '.join(args.pictures)}: {further.describe()}")
+    return hold_out(radiographs.grey, further.grey)
 
 
 def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
@@ -131,17 +142,12 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
     if start.note:
         say(start.note)
     backbone = fuse(backbone)
-    radiographs = read_table_pictures(args.csv, args.image_dir)
-    say(f"{args.csv}: {radiographs.describe()}")
-    further = read_folder_pictures(args.pictures) if args.pictures else Pictures()
-    if args.pictures:
-        say(f"{', '.join(args.pictures)}: {further.describe()}")
+    seen, held_out = read_pictures(args)
     teacher = build_teacher(TEACHER_SIZE, precision)
     set_weights(teacher, convolutions, args.teacher)
     teacher = fuse(teacher)
     teacher.trainable = False
     student = build_student(backbone, teacher)
-    seen, held_out = hold_out(radiographs.grey, further.grey)
     batches = CropBatches(*seen, args.picture_share, args.seed, args.crops)
     identity = {"crops": args.crops, "seed": args.seed, "learning rate": args.learning_rate, "precision": precision,
                 "picture share": args.picture_share, "teacher": digest_of(teacher.get_weights()),

@@ -166,13 +166,18 @@ def test_the_student_learns_what_the_teacher_sees(tmp_path):
     assert [explained_variance(*one) > 0.3 for one in zip(targets, predicted, strict=True)] == [True, True]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The weights that a run of six steps ends with."""
+    student, *rest = prepared(6 * 32, tmp_path_factory.mktemp("whole"))
+    learn(student, *rest, NEVER, lambda line: None)
+    return student.get_weights()
+
+
 @pytest.mark.fault("T02")
 @pytest.mark.parametrize("end", ["signal", "killed"])
-def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, end):
+def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, whole, end):
     monkeypatch.setattr(learning, "CHECKPOINT_EVERY", 2)
-    whole, *rest = prepared(6 * 32, tmp_path / "whole")
-    learn(whole, *rest, NEVER, lambda line: None)
-
     first, *rest = prepared(6 * 32, tmp_path / "stopped")
     if end == "signal":
         with pytest.raises(Stopped) as stopped:
@@ -196,7 +201,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(tmp_path, monkeypatch,
     monkeypatch.setattr(CropBatches, "__getitem__", _noting(CropBatches.__getitem__, asked))
     learn(resumed, teacher, batches, *rest, NEVER, lambda line: None)
     assert sorted(asked) == ([3, 4, 5] if end == "signal" else [4, 5])
-    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+    for one, other in zip(whole, resumed.get_weights(), strict=True):
         assert_allclose(one, other, atol=1e-6)
 
 
@@ -348,6 +353,7 @@ def test_weights_of_another_network_are_refused(tmp_path, command, monkeypatch, 
 def test_two_runs_do_not_share_their_checkpoints(tmp_path, command, capsys):
     with learn_features.sole_use(tmp_path / "features_checkpoints"):
         assert main(command) == 3
+        assert (tmp_path / "features_checkpoints").is_dir()
     assert "another run is writing there" in capsys.readouterr().err
 
 
