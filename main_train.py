@@ -39,13 +39,12 @@ from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
 from cxr.data.vocabulary import CellRules
 from cxr.imaging.radiograph import ImageError
-from cxr.inference.backend import BackendError, choose_training_backend, load_keras
+from cxr.inference.backend import BackendError, choose_training_backend
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
 from cxr.system.atomic_files import (
     LockedError,
     check_folder,
-    describe_error,
     free_folder,
     sweep_temp_files,
     training_lock,
@@ -56,12 +55,13 @@ from cxr.training.checkpoint import ResumeError, checkpoint_bytes, clear_checkpo
 from cxr.training.data_sets import SAMPLE_DATA, check_further_sets, common_folder, is_sample, sources_of
 from cxr.training.recipe import choose_recipe
 from cxr.training.run_control import (
-    DivergedError,
+    RUN_ENDS,
     ParallelError,
-    Stopped,
     StopRequest,
     configured_processes,
+    import_keras,
     is_lost_peer,
+    tell_end,
 )
 from cxr.training.targets import Targets, training_targets
 
@@ -219,12 +219,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def start_keras() -> str:
     """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Operations side by side add up gradients in changing order: metrics of one seed then differ in the fourth digit.
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
-        load_keras()
+        import_keras()
         import keras
 
         from cxr.training.parallel import join
@@ -420,16 +416,10 @@ def main(argv: list[str] | None = None) -> int:
         run(args, data, also_test, boxes, targets)
     except (BackendError, BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
         return fail(error, 2)
-    except DivergedError as error:
-        return fail(error, 4)
     except LockedError as error:
         return fail(error, 5)
-    except Stopped as stopped:
-        return fail("Stopped; the same command goes on from here.", stopped.exit_code)
-    except KeyboardInterrupt:
-        return fail("Stopped.", 130)
-    except OSError as error:
-        return fail(describe_error(error), 3)
+    except RUN_ENDS as error:
+        return tell_end(error)
     except Exception as error:
         if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
             return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)

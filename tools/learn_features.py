@@ -17,7 +17,6 @@ file or folder that is missing, damaged, full or in use, 4 the training diverged
 import argparse
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr.inference.backend import BackendError, choose_training_backend, load_keras
+from cxr.inference.backend import BackendError, choose_training_backend
 from cxr.network.model_info import ModelFileError
-from cxr.system.atomic_files import check_folder, describe_error, sole_use, sweep_temp_files
+from cxr.system.atomic_files import check_folder, sole_use, sweep_temp_files
 from cxr.system.terminal import SayHandler, fail, quiet_stderr, say, show_what_cannot_be_encoded
 from cxr.training.checkpoint import ResumeError, checkpoint_bytes, clear_checkpoints
-from cxr.training.run_control import DivergedError, Stopped, StopRequest
+from cxr.training.run_control import RUN_ENDS, StopRequest, import_keras, tell_end
 from tools.features.crops import STUDENT_SIZE, TEACHER_SIZE, CropBatches
 from tools.features.pictures import (
     Pictures,
@@ -103,12 +102,8 @@ def run(args: argparse.Namespace) -> None:
 
 def start_keras() -> None:
     """Import Keras, which takes seconds and has lines of its own to print."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Operations side by side add up gradients in changing order: a resumed run would end otherwise.
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr():
-        load_keras()
+        import_keras()
         import keras
 
         keras.ops.zeros(1)  # the first use of the device
@@ -169,19 +164,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parse_args(argv)
     show_what_cannot_be_encoded()
-    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, format="%(message)s", force=True)
+    logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
     try:
         run(args)
     except (BackendError, ModelFileError, PicturesError, ResumeError) as error:
         return fail(error, 2)
-    except DivergedError as error:
-        return fail(error, 4)
-    except Stopped as stopped:
-        return fail("Stopped; the same command goes on from here.", stopped.exit_code)
-    except KeyboardInterrupt:
-        return fail("Stopped.", 130)
-    except OSError as error:
-        return fail(describe_error(error), 3)
+    except RUN_ENDS as error:
+        return tell_end(error)
     return 0
 
 

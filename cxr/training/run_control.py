@@ -1,9 +1,10 @@
-"""Who takes part in a training run, and how it ends before its time. Needs no Keras.
+"""How a training run begins, who takes part, and how it ends before its time. Imports Keras only when asked to.
 
 Processes are described by the environment variables that Keras reads. Ctrl-C, SIGTERM and SIGHUP are met at the end
-of the batch; a loss that is not finite ends the run.
+of the batch; a loss that is not finite ends the run. What trains says so in the same words and exit codes.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -11,7 +12,10 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Self
 
+from cxr.inference.backend import load_keras
+from cxr.system.atomic_files import describe_error
 from cxr.system.process import ending_signals
+from cxr.system.terminal import fail
 
 ADDRESSES, NUM_PROCESSES, PROCESS_ID = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
@@ -58,6 +62,29 @@ class Stopped(Exception):
 
 class DivergedError(RuntimeError):
     """A loss, weight or logit is not finite."""
+
+
+RUN_ENDS = (DivergedError, Stopped, KeyboardInterrupt, OSError)
+
+
+def tell_end(error: BaseException) -> int:
+    """Say why a run ended before its time, with one of RUN_ENDS, and return its exit code."""
+    if isinstance(error, DivergedError):
+        return fail(error, 4)
+    if isinstance(error, Stopped):
+        return fail("Stopped; the same command goes on from here.", error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return fail("Stopped.", 130)
+    return fail(describe_error(error), 3)
+
+
+def import_keras() -> None:
+    """Import Keras, which takes seconds, with the settings by which a run repeats another's figures."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Operations side by side add up gradients in changing order: metrics of one seed then differ in the fourth digit.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    load_keras()
 
 
 class StopRequest:
