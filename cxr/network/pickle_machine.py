@@ -33,11 +33,15 @@ class PickleMachine:
         known_names: the "module.name" that may occur.
         make: what stands for a call of a known name with its arguments.
         persistent: what stands for a reference to something outside the pickle.
+        build: takes what a call stands for, and the attributes that it is then given; by default they are left out.
+        known_starts: names that begin with one of these may occur too.
     """
 
     known_names: Collection[str]
     make: Callable[[str, tuple], Any]
     persistent: Callable[[Any], Any]
+    build: Callable[[Any, Any], None] = lambda made, attributes: None
+    known_starts: tuple[str, ...] = ()
 
     def run(self, file: BinaryIO) -> Any:
         """Interpret one pickle from where `file` stands. Raises: PickleError."""
@@ -83,14 +87,15 @@ class PickleMachine:
                 raise PickleError("a call of something that has no name")
             stack.append(self.make(callee.text, arguments))
         elif name == "BUILD":
-            stack.pop()  # attributes beside the content, such as a state dict's _metadata
+            attributes = stack.pop()  # beside the content, such as a state dict's _metadata
+            self.build(stack[-1], attributes)
         elif name == "BINPERSID":
             stack.append(self.persistent(stack.pop()))
         elif name not in ("PROTO", "FRAME"):
             raise PickleError(f"the pickle instruction {name}, which no file of plain values needs")
 
     def _known(self, name: str) -> Name:
-        if name not in self.known_names:
+        if name not in self.known_names and not name.startswith(self.known_starts):
             raise PickleError(f"the name {quoted(name)}, which is none of those that are read")
         return Name(name)
 

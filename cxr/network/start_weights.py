@@ -91,18 +91,23 @@ def load_start_weights(
 
 
 def fetch_imagenet_weights() -> Path:
-    """Return the ImageNet weights from Keras' own cache folder, downloading them once; the wait is bounded.
+    """Return DenseNet121's ImageNet weights, as `fetch_weights` does."""
+    return fetch_weights(IMAGENET_URL, IMAGENET_MD5)
+
+
+def fetch_weights(url: str, md5: str) -> Path:
+    """Return a file of keras.applications from Keras' own cache folder, downloading it once; the wait is bounded.
 
     Raises:
         OSError: no network, no answer in time, or a damaged download.
     """
     folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras", "models")
-    path = folder / IMAGENET_URL.rsplit("/", 1)[1]
-    if path.is_file() and _md5(path.read_bytes()) == IMAGENET_MD5:
+    path = folder / url.rsplit("/", 1)[1]
+    if path.is_file() and _md5(path.read_bytes()) == md5:
         return path
-    content = _download(IMAGENET_URL)
-    if _md5(content) != IMAGENET_MD5:
-        raise OSError(f"the download has another checksum than {IMAGENET_MD5}")
+    content = _download(url)
+    if _md5(content) != md5:
+        raise OSError(f"the download has another checksum than {md5}")
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temp:
         temp.write_bytes(content)
@@ -189,7 +194,7 @@ def _load_published(model: keras.Model, findings: Sequence[str], source: str) ->
 def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> StartWeights:
     """Copy the weights of a file into the model: the backbone's, and the head's where the findings are the same."""
     with open_guarded(path, "weights file", CURE) as file:
-        stored, origin = _read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
+        stored, origin = read_layers(file, path), file.attrs.get(ORIGIN_ATTRIBUTE)
         info = read_model_info(path) if INFO_ATTRIBUTE in file.attrs else None
         known = info.findings if info else _text_list(file.attrs.get(FINDINGS_ATTRIBUTE, "[]"), path)
     layers = _backbone_layers(model)
@@ -206,7 +211,7 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> Start
     return StartWeights(origin, pretrained=True, note=note, head=same_findings)
 
 
-def _read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
+def read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:
     """Read {layer name: its weights} from a Keras HDF5 file of any age; "/" in names becomes "_" as in Keras 3."""
     group = file.get("model_weights", file)
     if "layer_names" not in group.attrs:

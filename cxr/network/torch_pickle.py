@@ -1,7 +1,7 @@
 """Tensors out of PyTorch's files (.pt, .pth, .bin), with NumPy alone and without executing anything.
 
-Owns the two formats of torch.save and the names that a state dict consists of; pickles are read in pickle_machine.
-Tensors stay in the file until their shape has been looked at.
+Owns the two formats of torch.save, the one of torch.jit.save, and the names that they consist of; pickles are read in
+pickle_machine. Tensors stay in the file until their shape has been looked at.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +41,8 @@ REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tens
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 ORDERED_DICT = "collections.OrderedDict"
 SETTINGS = "argparse.Namespace"  # a run's arguments, beside the weights in many checkpoints; never built, only skipped
+SCRIPT_MODULE = "__torch__."  # begins the name of every module class in an archive of torch.jit.save
+SCRIPT_LIST = "torch.jit._pickle.build_"  # and of what makes a list of numbers there
 MAX_ELEMENTS = 2**40
 MAX_DIMENSIONS = 8
 KNOWN_NAMES = {*STORAGES, *REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT, SETTINGS}
@@ -91,9 +93,11 @@ def is_torch_file(start: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def open_torch_file(path: str | os.PathLike) -> Iterator[Any]:
+def open_torch_file(path: str | os.PathLike, scripted: bool = False) -> Iterator[Any]:
     """Open what torch.save wrote, in the zip format or the one before it (torch/serialization.py).
 
+    Args:
+        scripted: read what torch.jit.save wrote too: a dict of its attributes for each module. Its code is not run.
     Yields: dicts, lists, tuples and plain values, with a TorchTensor for each tensor, to be loaded while it is open.
     Raises:
         PickleError: anything but a state dict, or a checkpoint that holds one; a damaged file.
@@ -108,7 +112,7 @@ def open_torch_file(path: str | os.PathLike) -> Iterator[Any]:
             return
         with _zip_faults():
             archive = zipfile.ZipFile(file)
-        yield _read_zip(archive, num_bytes)
+        yield _read_zip(archive, num_bytes, scripted)
 
 
 @contextlib.contextmanager
@@ -120,7 +124,7 @@ def _zip_faults() -> Iterator[None]:
         raise PickleError(f"a damaged ZIP archive ({quoted(error)})") from error
 
 
-def _read_zip(archive: zipfile.ZipFile, num_bytes: int) -> Any:
+def _read_zip(archive: zipfile.ZipFile, num_bytes: int, scripted: bool) -> Any:
     """Read ARCHIVE/data.pkl; its tensors lie in ARCHIVE/data/KEY, uncompressed."""
     pickles = [name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") <= 1]
     if set(archive.namelist()) >= KERAS_MEMBERS:
@@ -141,7 +145,7 @@ def _read_zip(archive: zipfile.ZipFile, num_bytes: int) -> Any:
             raise PickleError(f"tensor data {quoted(storage.key)}: expected {expected:,} bytes, found {len(data):,}")
         return np.frombuffer(data, STORAGES[storage.kind])
 
-    return _Reader(read).run(io.BytesIO(content))
+    return _Reader(read, scripted).run(io.BytesIO(content))
 
 
 def _zip_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
@@ -194,10 +198,11 @@ def _read_legacy(file: BinaryIO, num_bytes: int) -> Any:
 class _Reader:
     """What the names of a state dict stand for; notes the storages that its pickles refer to."""
 
-    def __init__(self, read: Callable[[_Storage], np.ndarray]) -> None:
+    def __init__(self, read: Callable[[_Storage], np.ndarray], scripted: bool = False) -> None:
         self.storages: dict[str, _Storage] = {}
         self._read = read
-        self.run = PickleMachine(KNOWN_NAMES, self._make, self._storage).run
+        usual = PickleMachine(KNOWN_NAMES, self._make, self._storage)
+        self.run = (replace(usual, build=_fill, known_starts=(SCRIPT_MODULE, SCRIPT_LIST)) if scripted else usual).run
 
     def _make(self, name: str, arguments: tuple) -> Any:
         if name == ORDERED_DICT:
@@ -208,6 +213,8 @@ class _Reader:
             return arguments[0]
         if name == SETTINGS:
             return None
+        if name.startswith((SCRIPT_MODULE, SCRIPT_LIST)):
+            return {} if name.startswith(SCRIPT_MODULE) else arguments[0]
         raise PickleError(f"a call of {name}")
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> TorchTensor:
@@ -230,3 +237,10 @@ class _Reader:
         if self.storages.setdefault(key, storage) != storage:
             raise PickleError(f"tensor data {quoted(key)} of two kinds")
         return storage
+
+
+def _fill(module: Any, attributes: Any) -> None:
+    """Give a module of torch.jit.save its attributes: parameters, buffers, settings and further modules."""
+    if not isinstance(module, dict) or not isinstance(attributes, dict):
+        raise PickleError("attributes for what is no module")
+    module.update(attributes)

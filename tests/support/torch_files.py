@@ -108,6 +108,29 @@ def zip_of(pickle_bytes, storages=(), compression=zipfile.ZIP_STORED):
     return buffer.getvalue()
 
 
+def script_zip(modules):
+    """Return what torch.jit.save writes: modules of classes without a source, here one chain of named children.
+
+    Args:
+        modules: name -> arrays by attribute name.
+    """
+    script = types.ModuleType("__torch__")
+    kinds = {name: type(name, (), {"__module__": script.__name__}) for name in ("Net", "Layer")}
+    for name, kind in kinds.items():
+        setattr(script, name, kind)
+    root = kinds["Net"]()
+    root.training = False
+    for name, arrays in modules.items():
+        layer = kinds["Layer"]()
+        layer.__dict__ |= {"training": False, **tensors(arrays)}
+        setattr(root, name, layer)
+    sys.modules[script.__name__] = script
+    try:
+        return torch_zip(root)
+    finally:
+        del sys.modules[script.__name__]
+
+
 def torch_legacy(content, little_endian=True):
     """Return what torch.save wrote before 1.6: five pickles, then the storages."""
     data, storages = _pickled(content, legacy=True)
