@@ -112,11 +112,35 @@ def load_imagenet_weights(network: keras.Model, source: str) -> str:
 
     Args:
         network: from `build_teacher`; changed in place.
-        source: "imagenet" (fetched once), or the path of a Keras .h5 of keras.applications.InceptionV3, with or
-            without its head, or of a TorchScript archive with Google's Inception of 2015.
+        source: as `read_imagenet_weights` takes it.
     Returns: in words, where they came from.
     Raises:
-        ModelFileError: the file is missing, damaged or of another network, or there is no network to fetch it.
+        ModelFileError: as `read_imagenet_weights`, or the weights are of another network.
+    """
+    convolutions, origin = read_imagenet_weights(source)
+    for place, weights in enumerate(convolutions):
+        conv, norm = network.get_layer(f"conv_{place}"), network.get_layer(f"norm_{place}")
+        expected = [tuple(variable.shape) for layer in (conv, norm) for variable in layer.weights]
+        found = [array.shape for array in weights]
+        if found != expected:
+            raise ModelFileError(
+                f"{source}: convolution {place + 1} of {NUM_CONVOLUTIONS} has weights of shape {found}, expected "
+                f"{expected} of {BACKBONE}. {CURE}"
+            )
+        conv.set_weights([weights.kernel])
+        norm.set_weights(list(weights[1:]))
+    return origin
+
+
+def read_imagenet_weights(source: str) -> tuple[list[Convolution], str]:
+    """Read InceptionV3's convolutions, without building the network.
+
+    Args:
+        source: "imagenet" (fetched once), or the path of a Keras .h5 of keras.applications.InceptionV3, with or
+            without its head, or of a TorchScript archive with Google's Inception of 2015.
+    Returns: the convolutions in the order of their creation, and in words where they came from.
+    Raises:
+        ModelFileError: the file is missing, damaged or of another network, or ImageNet's cannot be fetched.
     """
     path, origin = Path(source), f"file {Path(source).name}"
     if source == "imagenet":
@@ -133,19 +157,9 @@ def load_imagenet_weights(network: keras.Model, source: str) -> str:
             f"found {len(convolutions)}. {CURE}"
         )
     for place, weights in enumerate(convolutions):
-        conv, norm = network.get_layer(f"conv_{place}"), network.get_layer(f"norm_{place}")
-        expected = [tuple(variable.shape) for layer in (conv, norm) for variable in layer.weights]
-        found = [array.shape for array in weights]
-        if found != expected:
-            raise ModelFileError(
-                f"{path}: convolution {place + 1} of {NUM_CONVOLUTIONS} has weights of shape {found}, expected "
-                f"{expected} of {BACKBONE}. {CURE}"
-            )
         if not all(np.isfinite(array).all() for array in weights):
             raise ModelFileError(f"{path}: convolution {place + 1} holds NaN or Inf. {CURE}")
-        conv.set_weights([weights.kernel])
-        norm.set_weights(list(weights[1:]))
-    return origin
+    return convolutions, origin
 
 
 def read_keras_file(path: Path) -> list[Convolution]:

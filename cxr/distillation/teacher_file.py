@@ -25,6 +25,7 @@ from cxr.network.model_file import (
     INFO_ATTRIBUTE,
     MAX_IMAGE_SIZE,
     SPARE_BYTES,
+    TEACHER_ATTRIBUTE,
     check_digest,
     content_digest,
     load_model,
@@ -36,7 +37,6 @@ from cxr.system.hdf5_guard import ModelFileError, open_guarded
 from cxr.system.json_values import json_values
 
 SCHEMA_VERSION = 1
-RECORD_ATTRIBUTE = "cxr_teacher"
 WEIGHTS_GROUP = "weights"
 FILE_KIND = "teacher's file"
 CURE = "Restore the file or make it again with tools.train_teacher."
@@ -87,10 +87,10 @@ def save_teacher(network: keras.Model, info: TeacherInfo, path: str | os.PathLik
             group = file.create_group(WEIGHTS_GROUP)
             for name, array in halves.items():
                 group.create_dataset(name, data=array)
-            file.attrs[RECORD_ATTRIBUTE] = json.dumps(json_values(info), sort_keys=True)
-            digest = content_digest(file, max_bytes=2**62, record=RECORD_ATTRIBUTE)
+            file.attrs[TEACHER_ATTRIBUTE] = json.dumps(json_values(info), sort_keys=True)
+            digest = content_digest(file, max_bytes=2**62, record=TEACHER_ATTRIBUTE)
             info = dataclasses.replace(info, digest=digest)
-            file.attrs[RECORD_ATTRIBUTE] = json.dumps(json_values(info), sort_keys=True)
+            file.attrs[TEACHER_ATTRIBUTE] = json.dumps(json_values(info), sort_keys=True)
         _, weights = _read(temp, _all_weights)
         if not all(np.array_equal(weights.get(name), array) for name, array in halves.items()):
             raise OSError(f"{path}: the file read back differs from the teacher; an older file there is unchanged.")
@@ -153,12 +153,12 @@ def load_teacher(path: str | os.PathLike, precision: str = "float32") -> tuple[k
 def _is_model_file(path: Path) -> bool:
     """Tell a model file of this project from a teacher's file. Raises: ModelFileError where it is neither."""
     with open_guarded(path, FILE_KIND, CURE) as file:
-        if RECORD_ATTRIBUTE not in file.attrs and INFO_ATTRIBUTE not in file.attrs:
+        if TEACHER_ATTRIBUTE not in file.attrs and INFO_ATTRIBUTE not in file.attrs:
             raise ModelFileError(
                 f"{path}: neither a teacher of tools.train_teacher nor a model file of main_train.py. Give one of "
                 "these to --teacher."
             )
-        return RECORD_ATTRIBUTE not in file.attrs
+        return TEACHER_ATTRIBUTE not in file.attrs
 
 
 def _info_of_model(path: Path) -> TeacherInfo:
@@ -177,11 +177,11 @@ def _from_model_info(info: Any) -> TeacherInfo:
 def _read(path: Path, content: Callable[[h5py.File], Any]) -> tuple[TeacherInfo, Any]:
     """Verify digest and record of a teacher's file, and read what is asked for from the same open file."""
     with open_guarded(path, FILE_KIND, CURE) as file:
-        text = file.attrs.get(RECORD_ATTRIBUTE)
+        text = file.attrs.get(TEACHER_ATTRIBUTE)
         if not isinstance(text, str) or len(text) > MAX_RECORD_LENGTH:
-            raise ModelFileError(f"{path}: holds no record {RECORD_ATTRIBUTE!r} of a teacher. {CURE}")
+            raise ModelFileError(f"{path}: holds no record {TEACHER_ATTRIBUTE!r} of a teacher. {CURE}")
         info = _info(json.loads(text), path)
-        check_digest(file, path, info.digest, CURE, RECORD_ATTRIBUTE)
+        check_digest(file, path, info.digest, CURE, TEACHER_ATTRIBUTE)
         return info, content(file)
 
 

@@ -12,13 +12,12 @@ from small_network import build_small_network
 from small_teacher import TEACHER_SIZE, use_small_teachers, write_small_teacher
 
 from cxr.distillation.teacher_file import (
-    RECORD_ATTRIBUTE,
     TeacherInfo,
     load_teacher,
     read_teacher_info,
     save_teacher,
 )
-from cxr.network.model_file import content_digest, load_model, save_model
+from cxr.network.model_file import TEACHER_ATTRIBUTE, content_digest, load_model, save_model
 from cxr.network.model_info import ModelFileError
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
@@ -65,7 +64,7 @@ def test_a_model_file_is_a_teacher_too(path):
 
 def test_a_teacher_is_no_model_to_serve(path):
     write_small_teacher(path, FINDINGS)
-    with pytest.raises(ModelFileError, match="Expected a model file that main_train"):
+    with pytest.raises(ModelFileError, match=r"a teacher of tools\.train_teacher, for main_train\.py --teacher alone"):
         load_model(path)
 
 
@@ -91,7 +90,7 @@ def change_weight(path):
 
 def no_record(path):
     with h5py.File(path, "r+") as file:
-        del file.attrs[RECORD_ATTRIBUTE]
+        del file.attrs[TEACHER_ATTRIBUTE]
 
 
 def with_record(**changes):
@@ -99,11 +98,11 @@ def with_record(**changes):
 
     def change(path):
         with h5py.File(path, "r+") as file:
-            plain = json.loads(file.attrs[RECORD_ATTRIBUTE]) | changes
+            plain = json.loads(file.attrs[TEACHER_ATTRIBUTE]) | changes
             for number in (1, 2):
-                file.attrs[RECORD_ATTRIBUTE] = json.dumps(plain)
-                plain["digest"] = content_digest(file, 2**62, RECORD_ATTRIBUTE) if number == 1 else plain["digest"]
-            file.attrs[RECORD_ATTRIBUTE] = json.dumps(plain)
+                file.attrs[TEACHER_ATTRIBUTE] = json.dumps(plain)
+                plain["digest"] = content_digest(file, 2**62, TEACHER_ATTRIBUTE) if number == 1 else plain["digest"]
+            file.attrs[TEACHER_ATTRIBUTE] = json.dumps(plain)
 
     return change
 
