@@ -152,7 +152,7 @@ def fit(
         training=True,
         seed=recipe.seed,
         limits=AUGMENTATIONS[recipe.augmentation],
-        own_rows=parallel.own_rows,
+        own_rows=parallel.share_of_this_process(),
         mixup=recipe.mixup,
         boxes=boxes if recipe.box_weight else None,
     )

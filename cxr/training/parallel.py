@@ -8,7 +8,7 @@ the identity. Processes are described by the environment variables that Keras re
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -91,9 +91,18 @@ def whole_batch_size(batch_size: int) -> int:
 
 def own_rows(num_rows: int) -> slice:
     """Which of a batch's rows this process prepares; all of them where it is alone."""
+    return share_of_this_process()(num_rows)
+
+
+def share_of_this_process() -> Callable[[int], slice]:
+    """Return `own_rows` as it is here and now, for other threads: Keras keeps a distribution for one thread alone."""
     count, number = _processes()
-    share = num_rows // count
-    return slice(number * share, (number + 1) * share)
+
+    def own(num_rows: int) -> slice:
+        share = num_rows // count
+        return slice(number * share, (number + 1) * share)
+
+    return own
 
 
 def spread(batch: np.ndarray) -> object:
