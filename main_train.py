@@ -350,6 +350,32 @@ def default_boxes(test: Split, image_dir: Path) -> Sequence[Box]:
     return read_boxes(path) if is_sample(test, image_dir) and path.is_file() else ()
 
 
+def check_and_run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code."""
+    if configured_processes()[1]:  # the first process speaks for all
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
+    if not args.check or args.evaluate or args.teacher:
+        choose_training_backend()  # now, not after hours of decoding
+    if args.evaluate:
+        return evaluate(args)
+    check_weights_file(args)
+    data = check_data(args)
+    say(data.as_text())
+    if data.faults:
+        return data.exit_code
+    also_test = check_also_test(args, data)
+    if args.also_test:
+        say(also_test.as_text())
+    if also_test.faults:
+        return also_test.exit_code
+    boxes, targets = read_targets(args, data)
+    check_teachers(args, data.splits["train"])
+    if args.check:
+        return also_test.exit_code
+    run(args, data, also_test, boxes, targets)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR, model_path=MODEL_PATH)
@@ -360,32 +386,7 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
     logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
-
-    def work() -> int:
-        if configured_processes()[1]:  # the first process speaks for all
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
-        if not args.check or args.evaluate or args.teacher:
-            choose_training_backend()  # now, not after hours of decoding
-        if args.evaluate:
-            return evaluate(args)
-        check_weights_file(args)
-        data = check_data(args)
-        say(data.as_text())
-        if data.faults:
-            return data.exit_code
-        also_test = check_also_test(args, data)
-        if args.also_test:
-            say(also_test.as_text())
-        if also_test.faults:
-            return also_test.exit_code
-        boxes, targets = read_targets(args, data)
-        check_teachers(args, data.splits["train"])
-        if args.check:
-            return also_test.exit_code
-        run(args, data, also_test, boxes, targets)
-        return 0
-
-    return exit_code_of(work, args.batch_size)
+    return exit_code_of(lambda: check_and_run(args), args.batch_size)
 
 
 if __name__ == "__main__":
