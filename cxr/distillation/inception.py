@@ -157,8 +157,8 @@ def read_imagenet_weights(source: str) -> tuple[list[Convolution], str]:
             f"found {len(convolutions)}. {CURE}"
         )
     for place, weights in enumerate(convolutions):
-        if not all(np.isfinite(array).all() for array in weights):
-            raise ModelFileError(f"{path}: convolution {place + 1} holds NaN or Inf. {CURE}")
+        if not all(np.isfinite(array).all() for array in weights) or weights.variance.min() < 0:
+            raise ModelFileError(f"{path}: convolution {place + 1} holds NaN, Inf or a negative variance. {CURE}")
     return convolutions, origin
 
 

@@ -123,6 +123,7 @@ def one_layer(path):
     path.write_bytes(script_zip({"first": layer_arrays(1)}))
 
 
+@pytest.mark.fault("P04")
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -158,10 +159,12 @@ def test_a_damaged_kernel_is_refused(monkeypatch, tmp_path, teacher):
         for k in range(94)
     ]
     monkeypatch.setattr(inception, "read_keras_file", lambda path: [inception.Convolution(*one) for one in weights])
-    weights[40][2] = weights[40][2] * np.nan
-    with pytest.raises(ModelFileError, match="convolution 41 holds NaN or Inf"):
-        load_imagenet_weights(teacher, "x.h5")
-    weights[40][2] = np.zeros_like(weights[40][2])
+    for place, value in ((2, np.nan), (0, np.inf), (4, -1.0)):
+        right = weights[40][place]
+        weights[40][place] = np.full_like(right, value)
+        with pytest.raises(ModelFileError, match="convolution 41 holds NaN, Inf or a negative variance"):
+            load_imagenet_weights(teacher, "x.h5")
+        weights[40][place] = right
     weights[7][0] = weights[7][0][..., :3]
     with pytest.raises(ModelFileError, match="convolution 8 of 94 has weights of shape"):
         load_imagenet_weights(teacher, "x.h5")

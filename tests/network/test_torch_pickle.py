@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from torch_files import FakeTensor, tensors, torch_legacy, torch_zip, zip_of
+from torch_files import FakeTensor, script_zip, tensors, torch_legacy, torch_zip, zip_of
 
 from cxr.network.pickle_machine import PickleError
 from cxr.network.torch_pickle import TorchTensor, open_torch_file
@@ -89,6 +89,34 @@ def test_checkpoint_with_settings_of_its_run_is_read(tmp_path):
     np.testing.assert_array_equal(found["model"]["x"], [0, 1, 2])
     assert found["optimizer"] == checkpoint["optimizer"]
     assert (found["epoch"], found["args"], found["note"]) == (12, None, None)
+
+
+def test_a_scripted_module_is_a_dict_of_its_attributes_where_that_is_asked_for(tmp_path, refused):
+    data = script_zip({"conv": {"weight": np.arange(6, dtype="f4").reshape(2, 3)}, "pool": {}})
+    path = tmp_path / "script.pt"
+    path.write_bytes(data)
+    with open_torch_file(path, scripted=True) as content:
+        np.testing.assert_array_equal(content["conv"].pop("weight").load(), [[0, 1, 2], [3, 4, 5]])
+        assert content == {"training": False, "conv": {"training": False}, "pool": {"training": False}}
+    assert "__torch__.Net" in refused(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"c__torch__\nNet\n)\x81K\x07b.", "attributes for what is no module"),
+        (b"]}b.", "attributes for what is no module"),
+        (b"ctorch.jit._pickle\nbuild_intlist\n)R.", "a damaged pickle"),
+        (b"c__torch__\nNet\n)\x81}(]K\x01ub.", "a dict whose keys are not plain values"),
+        (b"cos\nsystem\n(S'true'\ntR.", "os.system"),
+    ],
+)
+@pytest.mark.fault("P01")
+def test_a_scripted_archive_is_read_as_suspiciously(tmp_path, text, message):
+    path = tmp_path / "script.pt"
+    path.write_bytes(zip_of(b"\x80\x02" + text))
+    with pytest.raises(PickleError, match=message), open_torch_file(path, scripted=True):
+        pass
 
 
 class _Calls:
