@@ -32,37 +32,30 @@ from cxr.system.process import ending_signals, hold_standard_descriptors
 if __name__ == "__main__":
     hold_standard_descriptors()
 
-from cxr.data.boxes import Box, BoxError, read_boxes, with_file_names
+from cxr.data.boxes import Box, read_boxes, with_file_names
 from cxr.data.cache import CachedSplit, cache_split, is_unchanged
-from cxr.data.checks import DataCheck, check_splits
+from cxr.data.checks import DataCheck
 from cxr.data.labels import Split, read_views
 from cxr.data.problems import LabelError
 from cxr.data.vocabulary import CellRules
-from cxr.imaging.radiograph import ImageError
-from cxr.inference.backend import BackendError, choose_training_backend
+from cxr.inference.backend import choose_training_backend
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.report.history import History, epoch_line, epoch_logger
-from cxr.system.atomic_files import (
-    LockedError,
-    check_folder,
-    free_folder,
-    sweep_temp_files,
-    training_lock,
-)
-from cxr.system.terminal import SayHandler, fail, quiet_stderr, say
+from cxr.system.atomic_files import check_folder, free_folder, sweep_temp_files, training_lock
+from cxr.system.terminal import SayHandler, say
 from cxr.training.arguments import parse_args
-from cxr.training.checkpoint import ResumeError, checkpoint_bytes, clear_checkpoints
-from cxr.training.data_sets import SAMPLE_DATA, check_further_sets, common_folder, is_sample, sources_of
-from cxr.training.recipe import choose_recipe
-from cxr.training.run_control import (
-    RUN_ENDS,
-    ParallelError,
-    StopRequest,
-    configured_processes,
-    import_keras,
-    is_lost_peer,
-    tell_end,
+from cxr.training.checkpoint import checkpoint_bytes, clear_checkpoints
+from cxr.training.data_sets import (
+    SAMPLE_DATA,
+    check_data,
+    check_further_sets,
+    common_folder,
+    is_sample,
+    meanings,
+    sources_of,
 )
+from cxr.training.recipe import choose_recipe
+from cxr.training.run_control import StopRequest, configured_processes, exit_code_of, import_keras
 from cxr.training.targets import Targets, training_targets
 
 if TYPE_CHECKING:
@@ -76,29 +69,6 @@ START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
 NEEDED_REPORT_BYTES = 20_000_000  # of a report with its pictures; the cache says itself what it needs
 NUM_SHOWN = 10  # test images whose predictions are printed
-
-
-def check_data(args: argparse.Namespace) -> DataCheck:
-    """Check the three CSVs and images that the command line names."""
-    with contextlib.ExitStack() as stack:
-        decode = None
-        if args.check == "deep":
-            from cxr.decoding.file_decoder import FileDecoder  # the plain check must not wait for image libraries
-
-            decode = stack.enter_context(FileDecoder()).decode
-        return check_splits(
-            args.train_csv,
-            args.val_csv,
-            args.test_csv,
-            args.image_dir,
-            findings=args.findings,
-            where=args.where,
-            **meanings(args),
-            no_patients="no-patients" in args.allow,
-            allow_leakage="leakage" in args.allow,
-            skip_missing="missing" in args.allow,
-            decode=decode,
-        )
 
 
 def check_also_test(args: argparse.Namespace, data: DataCheck) -> DataCheck:
@@ -131,17 +101,6 @@ def check_weights_file(args: argparse.Namespace) -> None:
         raise ModelFileError(f"{weights}: no such weights file. Give another file to --weights, imagenet or none.")
 
 
-def meanings(args: argparse.Namespace) -> dict[str, str | None]:
-    """Return what --allow says that a blank label and the label -1 mean, as CellRules takes it."""
-    blank = {"blank": "unlabelled", "blank-zero": "zero"}
-    return {
-        "blank": next((blank[name] for name in args.allow if name in blank), None),
-        "uncertain": next(
-            (name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")), None
-        ),
-    }
-
-
 def test_set_names(args: argparse.Namespace, data: DataCheck) -> list[str]:
     """Name the test split, after the folder of its images or else "test", and the sets of --also-test."""
     return [common_folder(data.splits["test"]) or "test", *(one.name for one in args.also_test)]
@@ -155,6 +114,15 @@ def read_targets(args: argparse.Namespace, data: DataCheck) -> tuple[Sequence[Bo
     boxes = read_boxes(args.boxes) if args.boxes else default_boxes(data.splits["test"], args.image_dir)
     of_train = with_file_names(boxes, data.found["train"])
     return boxes, training_targets(data.splits["train"], of_train, args.box_weight, args.soft_labels)
+
+
+def check_teachers(args: argparse.Namespace, train: Split) -> None:
+    """Look at the teachers' files before anything is decoded, and say what they can teach. Raises: ModelFileError."""
+    if args.teacher:
+        import_keras()
+        from cxr.distillation.taught_batches import describe_lessons, plan_lessons
+
+        say(describe_lessons(plan_lessons(args.teacher, train), len(train.findings)))
 
 
 def run(
@@ -219,15 +187,10 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def start_keras() -> str:
     """Import Keras, which takes seconds, and meet the other processes; return in words what computes."""
-    with quiet_stderr():
-        import_keras()
-        import keras
+    import_keras()
+    from cxr.training.parallel import join
 
-        from cxr.training.parallel import join
-
-        devices = join()
-        keras.ops.zeros(1)  # the first use of the device has its own lines to print
-    return devices
+    return join()
 
 
 def train(
@@ -263,9 +226,13 @@ def train(
         say(epoch_line(rows[-1], recipe.epochs))
         log(rows)
 
-    checkpoints = args.model_path.parent / CHECKPOINTS
+    checkpoints, teach = args.model_path.parent / CHECKPOINTS, None
+    if args.teacher:
+        from cxr.distillation.taught_batches import load_teaching
+
+        teach = load_teaching(args.teacher, cached["train"].split, precision)
     with StopRequest() as stop:
-        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets)
+        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets, teach)
     return as_saved(network, findings, args.image_size), History(recipe, history)
 
 
@@ -383,6 +350,32 @@ def default_boxes(test: Split, image_dir: Path) -> Sequence[Box]:
     return read_boxes(path) if is_sample(test, image_dir) and path.is_file() else ()
 
 
+def check_and_run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code."""
+    if configured_processes()[1]:  # the first process speaks for all
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
+    if not args.check or args.evaluate or args.teacher:
+        choose_training_backend()  # now, not after hours of decoding
+    if args.evaluate:
+        return evaluate(args)
+    check_weights_file(args)
+    data = check_data(args)
+    say(data.as_text())
+    if data.faults:
+        return data.exit_code
+    also_test = check_also_test(args, data)
+    if args.also_test:
+        say(also_test.as_text())
+    if also_test.faults:
+        return also_test.exit_code
+    boxes, targets = read_targets(args, data)
+    check_teachers(args, data.splits["train"])
+    if args.check:
+        return also_test.exit_code
+    run(args, data, also_test, boxes, targets)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parse_args(argv, description=__doc__, data_dir=PROJECT_DIR, model_path=MODEL_PATH)
@@ -393,42 +386,7 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     logging.basicConfig(handlers=[SayHandler()], level=logging.WARNING, force=True)
     logging.getLogger("cxr").setLevel(logging.INFO)  # not the libraries', which report on their fonts and caches
-    try:
-        if configured_processes()[1]:  # the first process speaks for all
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process
-        if not args.check or args.evaluate:
-            choose_training_backend()  # now, not after hours of decoding
-        if args.evaluate:
-            return evaluate(args)
-        check_weights_file(args)
-        data = check_data(args)
-        say(data.as_text())
-        if data.faults:
-            return data.exit_code
-        also_test = check_also_test(args, data)
-        if args.also_test:
-            say(also_test.as_text())
-        if also_test.faults:
-            return also_test.exit_code
-        boxes, targets = read_targets(args, data)
-        if args.check:
-            return also_test.exit_code
-        run(args, data, also_test, boxes, targets)
-    except (BackendError, BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
-        return fail(error, 2)
-    except LockedError as error:
-        return fail(error, 5)
-    except RUN_ENDS as error:
-        return tell_end(error)
-    except Exception as error:
-        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
-            return fail(f"Out of memory. Try --batch-size {max(1, args.batch_size // 2)}.", 3)
-        if is_lost_peer(error):
-            lost = "Another process of this run has ended, so this one cannot go on either."
-            fail(f"{lost} Start all of them again; they go on from the last checkpoint.", 6)
-            os._exit(6)  # the usual way out would have JAX wait for the lost process and then abort
-        raise
-    return 0
+    return exit_code_of(lambda: check_and_run(args), args.batch_size)
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def start_keras() -> None:
-    """Import Keras, which takes seconds and has lines of its own to print."""
-    with quiet_stderr():
-        import_keras()
-        import keras
+    """Import Keras, which takes seconds, and use the device once, which has lines of its own to print."""
+    import_keras()
+    import keras
 
-        keras.ops.zeros(1)  # the first use of the device
+    with quiet_stderr():
+        keras.ops.zeros(1)
 
 
 def read_pictures(args: argparse.Namespace) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:

@@ -58,6 +58,7 @@ RECIPE = (
     "mixup",
     "box_weight",
     "seed",
+    "teachers",
 )
 
 

@@ -129,12 +129,17 @@ def mix(
 
     A label that is blank (NaN) in either picture is blank in the blend.
     """
-    share = rng.beta(alpha, alpha, len(labels)).astype(np.float32)
-    share = np.maximum(share, 1 - share)
+    share = draw_shares(rng, len(labels), alpha)
     across = share[:, None, None, None]
     blend = across * model_inputs + (1 - across) * np.roll(model_inputs, 1, axis=0)
     mixed = share[:, None] * labels + (1 - share[:, None]) * np.roll(labels, 1, axis=0)
     return np.rint(blend).astype(np.uint8), mixed
+
+
+def draw_shares(rng: np.random.Generator, count: int, alpha: float) -> np.ndarray:
+    """Draw each picture's own share of its blend from Beta(alpha, alpha), float32 (count,), at least a half."""
+    share = rng.beta(alpha, alpha, count).astype(np.float32)
+    return np.maximum(share, 1 - share)
 
 
 class RadiographBatches(keras.utils.PyDataset):
@@ -187,6 +192,22 @@ class RadiographBatches(keras.utils.PyDataset):
         """Return the row numbers of a batch in the split's order."""
         return self.order[index * self.batch_size : (index + 1) * self.batch_size]
 
+    def composition(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Say what the pictures prepared here for a batch consist of.
+
+        Returns: rows of the pictures, rows of those that are blended into them, and the first's share, float32 from a
+            half to 1; without mixup 1.
+        """
+        rows = self.rows(index)
+        rows = rows[self.own_rows(len(rows))]
+        shares = np.ones(len(rows), np.float32)
+        if self.mixup:
+            shares = draw_shares(self._mixup_rng(index), len(rows), self.mixup)
+        return rows, np.roll(rows, 1), shares
+
+    def _mixup_rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, index, MIXUP_STREAM))
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray | tuple[np.ndarray, np.ndarray]]:
         rows = self.rows(index)
         rows = rows[self.own_rows(len(rows))]
@@ -202,8 +223,7 @@ class RadiographBatches(keras.utils.PyDataset):
             model_inputs[position] = radiograph
         labels = self.cached.split.labels[rows]
         if self.mixup:
-            rng = np.random.default_rng((self.seed, self.epoch, index, MIXUP_STREAM))
-            model_inputs, labels = mix(model_inputs, labels, rng, self.mixup)
+            model_inputs, labels = mix(model_inputs, labels, self._mixup_rng(index), self.mixup)
         return model_inputs, labels if coverage is None else (labels, coverage)
 
 

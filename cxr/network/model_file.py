@@ -31,6 +31,7 @@ from cxr.system.hdf5_guard import open_guarded, told_errors
 
 MIN_KERAS = (3, 15, 1)  # older versions ignore safe_mode for .h5 or lack the guards against hostile HDF5
 INFO_ATTRIBUTE = "cxr_model_info"
+TEACHER_ATTRIBUTE = "cxr_teacher"  # of a teacher's file, which is no model file
 ARRAYS_GROUP = "cxr_arrays"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, used-up quota, limit of the file size
 SPARE_BYTES = 5_000_000  # for the file's structure and what it carries beside the weights
@@ -193,6 +194,11 @@ def _write_file(model: keras.Model, info: ModelInfo, temp: Path) -> None:
 
 
 def _read_info(file: h5py.File, path: Path) -> ModelInfo:
+    if TEACHER_ATTRIBUTE in file.attrs:
+        raise ModelFileError(
+            f"{path}: a teacher of tools.train_teacher, for main_train.py --teacher alone. Expected a model file that "
+            "main_train.py saved."
+        )
     if INFO_ATTRIBUTE not in file.attrs:
         raise ModelFileError(
             f"{path}: a Keras file without ModelInfo (attribute {INFO_ATTRIBUTE!r}), written by Keras "

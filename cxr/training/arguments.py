@@ -1,16 +1,18 @@
-"""The command line of main_train.py: its flags, their defaults and limits."""
+"""The command line of main_train.py: its flags, their defaults and limits.
+
+What says which data there are and how to train on them is apart: tools that train by the same loop take it too.
+"""
 
 import argparse
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cxr.data.checks import SPLIT_NAMES
 from cxr.training.data_sets import FurtherSet
-from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED
+from cxr.training.recipe import RATE_FROM_NONE, RATE_PRETRAINED, RecipeDefaults, add_recipe_flags, number
 
-MAX_SEED = 2**32 - 1  # that NumPy's older generator takes, which Keras seeds too
 SET_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 DEFAULT_TABLES = {"train": "train-small.csv", "val": "val_data.csv", "test": "test_data.csv"}
 ALLOWABLE = (
@@ -27,17 +29,7 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    data = parser.add_argument_group("data")
-    for name, file in DEFAULT_TABLES.items():
-        help_text = f"labels of the {name} split (default: {file} beside this script)"
-        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", help=help_text)
-    data.add_argument(
-        "--image-dir",
-        type=Path,
-        metavar="DIR",
-        default=data_dir / "images",
-        help="folder that the image names in the CSVs are relative to (default: images beside this script)",
-    )
+    data = add_data_flags(parser, data_dir)
     data.add_argument(
         "--also-test",
         nargs="+",
@@ -46,7 +38,8 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         default=[],
         help="test the model on the radiographs of another CSV too, apart, and store the results under NAME; after the "
         "CSV the folder of its images may follow (default: that of the three CSVs). May be repeated. Where NAME is "
-        "also the folder that the names of training images begin with, a picture like those is told these results",
+        "also the folder that the names of training images begin with, a picture like those is told these results. "
+        "--where chooses its rows too where it has the column",
     )
     data.add_argument(
         "--describe",
@@ -56,6 +49,34 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         default=[],
         help="what the radiographs of a test set are, in words, for the pages; may be repeated. The test split's NAME "
         "is the folder that all its image names begin with, or test",
+    )
+    _add_training_flags(parser)
+    _add_evaluation_flags(parser)
+    args = parser.parse_args(argv)
+    _check_evaluation(parser, args)
+    complete_data(args, data_dir)
+    args.model_path = args.model_path or model_path
+    args.work_dir = args.work_dir or data_dir
+    args.also_test = [_further_set(parser, words, args.image_dir) for words in args.also_test]
+    names = [one.name for one in args.also_test]
+    if len(set(names)) < len(names):
+        parser.error("argument --also-test: expected a NAME of its own for each set")
+    args.describe = dict(args.describe)
+    return args
+
+
+def add_data_flags(parser: argparse.ArgumentParser, data_dir: Path) -> argparse._ArgumentGroup:
+    """Add the flags that say which data there are; `data_dir` holds the images that are taken by default."""
+    data = parser.add_argument_group("data")
+    for name, file in DEFAULT_TABLES.items():
+        help_text = f"labels of the {name} split (default: {file} beside main_train.py)"
+        data.add_argument(f"--{name}-csv", type=Path, metavar="FILE", help=help_text)
+    data.add_argument(
+        "--image-dir",
+        type=Path,
+        metavar="DIR",
+        default=data_dir / "images",
+        help="folder that the image names in the CSVs are relative to (default: images beside main_train.py)",
     )
     data.add_argument(
         "--findings",
@@ -75,8 +96,7 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="read only the rows with this value, of --also-test too where it has the column; repeated for one column, "
-        "any of its values",
+        help="read only the rows with this value; repeated for one column, any of its values",
     )
     data.add_argument(
         "--allow",
@@ -96,27 +116,20 @@ def parse_args(argv: list[str] | None, *, description: str, data_dir: Path, mode
         choices=("files", "deep"),
         help="check the data and stop; with 'deep', decode every image too and look for copies across the splits",
     )
-    _add_training_flags(parser)
-    _add_evaluation_flags(parser)
-    args = parser.parse_args(argv)
-    _check_evaluation(parser, args)
+    return data
+
+
+def complete_data(args: argparse.Namespace, data_dir: Path) -> None:
+    """Fill in the default tables, and gather what was given bit by bit."""
     for name, file in DEFAULT_TABLES.items():
         if getattr(args, f"{name}_csv") is None:
             setattr(args, f"{name}_csv", data_dir / file)
-    args.model_path = args.model_path or model_path
-    args.work_dir = args.work_dir or data_dir
     where: dict[str, frozenset[str]] = {}
     for column, value in args.where:
         where[column] = where.get(column, frozenset()) | {value}
     args.where = where
     if args.finding:
         args.findings = [*(args.findings or []), *args.finding]
-    args.also_test = [_further_set(parser, words, args.image_dir) for words in args.also_test]
-    names = [one.name for one in args.also_test]
-    if len(set(names)) < len(names):
-        parser.error("argument --also-test: expected a NAME of its own for each set")
-    args.describe = dict(args.describe)
-    return args
 
 
 def _add_training_flags(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +137,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     training.add_argument(
         "--model-path",
-        type=_model_path,
+        type=h5_file,
         metavar="FILE",
         help="where the model is saved; a model of other data there is kept as FILE's name with .previous "
         "(default: model/chest_xray_densenet_model.h5)",
@@ -133,59 +146,32 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         "--work-dir",
         type=Path,
         metavar="DIR",
-        help="folder in which cache, logs and reports are made, for --evaluate too (default: beside this script)",
+        help="folder in which cache, logs and reports are made, for --evaluate too (default: beside main_train.py)",
     )
     rates = f"{RATE_FROM_NONE:g} from random weights, {RATE_PRETRAINED:g} else"
-    numbers = (
-        ("--image-size", "PIXELS", _number(int, 32, 1024), 192, "side of the model input (default: 192)"),
-        ("--batch-size", "N", _number(int, 1), 16, "images per training step (default: 16)"),
-        (
-            "--epochs",
-            "N",
-            _number(int, 0),
-            4,
-            "passes over the training images (default: 4; from none, 30 and more; 0 takes --weights as they are)",
-        ),
-        ("--learning-rate", "RATE", _number(float, 1e-8, 1), None, f"largest step size of AdamW (default: {rates})"),
-        ("--weight-decay", "W", _number(float, 0, 1), 1e-4, "of AdamW, times the learning rate (default: 0.0001)"),
-        ("--mixup", "ALPHA", _number(float, 0, 10), 0.0, "blend pictures by Beta(ALPHA, ALPHA) (default: 0, none)"),
-        (
-            "--box-weight",
-            "W",
-            _number(float, 0, 10),
-            0.0,
-            "of the loss that asks evidence to lie inside the training pictures' --boxes (default: 0, none)",
-        ),
-        (
-            "--patience",
-            "N",
-            _number(int, 0),
-            0,
-            "stop after N epochs without a better validation score (default: never)",
-        ),
-        ("--seed", "N", _number(int, 0, MAX_SEED), 0, "same seed, same metrics (default: 0)"),
+    usual = RecipeDefaults(
+        image_size=192,
+        epochs=4,
+        epochs_help="4; from none, 30 and more; 0 takes --weights as they are",
+        rate_help=rates,
     )
-    for flag, metavar, kind, default, help_text in numbers:
-        training.add_argument(flag, type=kind, metavar=metavar, default=default, help=help_text)
+    add_recipe_flags(training, usual)
     training.add_argument(
-        "--loss",
-        choices=("bce", "weighted"),
-        default="bce",
-        help="binary cross-entropy, plain or with each finding's positives weighed up (default: bce)",
+        "--box-weight",
+        type=number(float, 0, 10),
+        metavar="W",
+        default=0.0,
+        help="of the loss that asks evidence to lie inside the training pictures' --boxes (default: 0, none)",
     )
     training.add_argument(
-        "--augment",
-        choices=("light", "strong"),
-        default="light",
-        help="how much training pictures are changed: turned and shifted a little, or also stretched, blurred, grainy, "
-        "of another exposure and with a part hidden (default: light; strong pays from about 10 epochs on)",
-    )
-    training.add_argument(
-        "--soft-labels",
+        "--teacher",
         type=Path,
+        action="append",
         metavar="FILE",
-        help="table of another model's probabilities, as gradcam.py writes it, learned together with the labels of "
-        "the training pictures that it names",
+        default=[],
+        help="another network to learn from, together with the labels: a file of python -m tools.train_teacher, or a "
+        "model file; repeated, the mean of their answers. It answers for pictures in the folders of its own training "
+        "images, and for findings that it knows by name",
     )
     training.add_argument(
         "--weights",
@@ -193,9 +179,6 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         default="imagenet",
         help="imagenet (downloaded once; without a network model/start_weights.h5, or none), none, a name that "
         "python -m tools.get_model lists, or a weights file: .h5, .safetensors, .pt, .pth, .bin (default: imagenet)",
-    )
-    training.add_argument(
-        "--fresh", action="store_true", help="throw an unfinished run away instead of going on with it"
     )
     training.add_argument(
         "--boxes",
@@ -258,8 +241,8 @@ def _further_set(parser: argparse.ArgumentParser, words: Sequence[str], image_di
     return FurtherSet(name, Path(places[0]), Path(places[1]) if len(places) == 2 else image_dir)
 
 
-def _model_path(text: str) -> Path:
-    """Check the value of --model-path, for argparse."""
+def h5_file(text: str) -> Path:
+    """Check the name of a file that will be written, for argparse."""
     path = Path(text)
     if path.suffix != ".h5" or path.is_dir():
         raise argparse.ArgumentTypeError(f"expected the name of a file that ends in .h5; received {text!r}")
@@ -298,21 +281,3 @@ def _column_and_value(text: str) -> tuple[str, str]:
     if not separator or not column:
         raise argparse.ArgumentTypeError(f"expected COLUMN=VALUE; received {text!r}")
     return column, value
-
-
-def _number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Make a converter for argparse that takes numbers from `low` to `high`."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            shown = [f"{limit}" if kind is int else f"{limit:g}" for limit in (low, high)]
-            limits = f"of at least {shown[0]}" if high == float("inf") else f"from {shown[0]} to {shown[1]}"
-            article = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {article} {limits}; received {text!r}")
-        return value
-
-    return convert

@@ -1,14 +1,16 @@
-"""Which data a run is about: the shipped sample, told by what it is, and labelled sets beside the three splits.
+"""Which data a run is about: its three splits, the shipped sample, told by what it is, and labelled sets beside them.
 
 On further sets a trained model is tested apart; their check reports in the form of the check of the splits.
 """
 
+import argparse
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr.data.checks import DataCheck
+from cxr.data.checks import DataCheck, check_splits
 from cxr.data.columns import ColumnRules
 from cxr.data.image_folder import check_images
 from cxr.data.labels import Split, read_split, top_folder
@@ -24,6 +26,40 @@ SAMPLE_SPLITS = {
     "test": (240, "76cbd25f1b61a9c66d4c9f734c45596ecba49ddde2ed4cc9c56badead2086be3"),
 }
 LEARNED_FROM = ("train", "val")  # the splits that a test set must share nothing with
+
+
+def check_data(args: argparse.Namespace) -> DataCheck:
+    """Check the three CSVs and images that the command line names."""
+    with contextlib.ExitStack() as stack:
+        decode = None
+        if args.check == "deep":
+            from cxr.decoding.file_decoder import FileDecoder  # the plain check must not wait for image libraries
+
+            decode = stack.enter_context(FileDecoder()).decode
+        return check_splits(
+            args.train_csv,
+            args.val_csv,
+            args.test_csv,
+            args.image_dir,
+            findings=args.findings,
+            where=args.where,
+            **meanings(args),
+            no_patients="no-patients" in args.allow,
+            allow_leakage="leakage" in args.allow,
+            skip_missing="missing" in args.allow,
+            decode=decode,
+        )
+
+
+def meanings(args: argparse.Namespace) -> dict[str, str | None]:
+    """Return what --allow says that a blank label and the label -1 mean, as CellRules takes it."""
+    blank = {"blank": "unlabelled", "blank-zero": "zero"}
+    return {
+        "blank": next((blank[name] for name in args.allow if name in blank), None),
+        "uncertain": next(
+            (name.removeprefix("uncertain-") for name in args.allow if name.startswith("uncertain-")), None
+        ),
+    }
 
 
 def is_sample(split: Split, image_dir: Path) -> bool:

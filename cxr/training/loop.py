@@ -2,6 +2,7 @@
 
 A loop over `train_on_batch` and not `fit`: the state of a run is then a handful of plain values, which a checkpoint
 can hold whole. Names no Keras backend.
+Other networks may teach: whoever calls says how the targets of a batch change.
 """
 
 import dataclasses
@@ -29,6 +30,9 @@ from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
+
+# (the batches, a batch's index, its model inputs, its targets) -> what is learned from it instead.
+Teach = Callable[[RadiographBatches, int, np.ndarray, Any], Any]
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a power cut can cost, beside the unfinished epoch's validation
 
@@ -96,6 +100,7 @@ class _Run:
     checkpoint_dir: Path
     identity: dict[str, Any]
     best_weights: list[np.ndarray]
+    teach: Teach | None = None
     state: RunState = field(default_factory=RunState)
     phase: Phase | None = None
     steps: TrainingSteps | None = None  # of the phase
@@ -112,6 +117,7 @@ def fit(
     on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None,
     boxes: BoxTargets | None = None,
     soft_labels: np.ndarray | None = None,
+    teach: Teach | None = None,
 ) -> list[dict[str, Any]]:
     """Train to the end, from the checkpoint if there is one, and leave the best weights in the network.
 
@@ -123,6 +129,8 @@ def fit(
         on_epoch: called after every epoch with the rows of all epochs so far.
         boxes: of the training pictures, for the recipe's box loss; the network gives them its grid.
         soft_labels: float32 (n, findings) between 0 and 1, learned in place of the training split's labels.
+        teach: changes the targets of every batch, the same way in every run; asked between two batches, so that it has
+            the processor or the GPU to itself.
     Returns: the history, one row per epoch; empty, and the network as it was, where the recipe has no epochs.
     Raises:
         ResumeError: the checkpoint is of a run with other settings or data.
@@ -150,7 +158,7 @@ def fit(
     )
     parallel.check_batch_size(batches.batch_size)
     trained = logits if batches.boxes is None else _with_cells(network)
-    run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, network.get_weights())
+    run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, network.get_weights(), teach)
     _resume(run)
     if recipe.epochs == 0:
         return []
@@ -233,6 +241,8 @@ def _train_epoch(run: _Run, stop: StopRequest) -> None:
     progress = Progress(f"epoch {state.epoch + 1}/{run.recipe.epochs}: batch", len(run.batches))
     for index, (model_inputs, targets) in prepare_ahead(run.batches, state.next_batch):
         rate = _rate(run, index)
+        if run.teach is not None:
+            targets = run.teach(run.batches, index, model_inputs, targets)
         loss, head_is_finite = run.steps.take(model_inputs, targets, rate)
         if not (math.isfinite(loss) and head_is_finite):
             raise DivergedError(_divergence(run, index, rate, loss))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import keras
 import numpy as np
 
+from cxr.system.terminal import quiet_stderr
 from cxr.training.run_control import ADDRESSES, ParallelError, configured_processes
 
 
@@ -23,6 +24,15 @@ def join() -> str:
     Raises:
         ParallelError: several processes without the JAX backend, or the others do not come.
     """
+    with quiet_stderr():
+        num_processes = _meet()
+        keras.ops.zeros(1)  # the first use of the device has its own lines to print
+    processes = f" in {num_processes} processes" if num_processes > 1 else ""
+    return f"{num_devices()} device{'s' * (num_devices() > 1)}{processes}"
+
+
+def _meet() -> int:
+    """Do what `join` says; return the number of processes."""
     num_processes, process_id = configured_processes()
     backend = keras.backend.backend()
     if num_processes > 1:
@@ -37,8 +47,7 @@ def join() -> str:
             ) from error
     if backend == "jax" and len(keras.distribution.list_devices()) > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    processes = f" in {num_processes} processes" if num_processes > 1 else ""
-    return f"{num_devices()} device{'s' * (num_devices() > 1)}{processes}"
+    return num_processes
 
 
 def num_devices() -> int:

@@ -1,4 +1,4 @@
-"""How a training run begins, who takes part, and how it ends before its time. Imports Keras only when asked to.
+"""How a training run begins, who takes part, and how it ends. Imports Keras only when asked to.
 
 Processes are described by the environment variables that Keras reads. Ctrl-C, SIGTERM and SIGHUP are met at the end
 of the batch; a loss that is not finite ends the run. What trains says so in the same words and exit codes.
@@ -8,14 +8,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Self
 
-from cxr.inference.backend import load_keras
-from cxr.system.atomic_files import describe_error
+from cxr.data.boxes import BoxError
+from cxr.data.problems import LabelError
+from cxr.imaging.limits import ImageError
+from cxr.inference.backend import BackendError, load_keras
+from cxr.system.atomic_files import LockedError, describe_error
+from cxr.system.hdf5_guard import ModelFileError
 from cxr.system.process import ending_signals
-from cxr.system.terminal import fail
+from cxr.system.terminal import fail, quiet_stderr
+from cxr.training.checkpoint import ResumeError
 
 ADDRESSES, NUM_PROCESSES, PROCESS_ID = (
     f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
@@ -78,13 +83,39 @@ def tell_end(error: BaseException) -> int:
     return fail(describe_error(error), 3)
 
 
+def exit_code_of(work: Callable[[], int], batch_size: int) -> int:
+    """Do the work of a program that trains on the three splits; say in a line why it ended, return its exit code.
+
+    Args:
+        work: returns the exit code where nothing is raised.
+        batch_size: half of it is advised where memory is short.
+    """
+    try:
+        return work()
+    except (BackendError, BoxError, ImageError, LabelError, ModelFileError, ParallelError, ResumeError) as error:
+        return fail(error, 2)
+    except LockedError as error:
+        return fail(error, 5)
+    except RUN_ENDS as error:
+        return tell_end(error)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+            return fail(f"Out of memory. Try --batch-size {max(1, batch_size // 2)}.", 3)
+        if is_lost_peer(error):
+            lost = "Another process of this run has ended, so this one cannot go on either."
+            fail(f"{lost} Start all of them again; they go on from the last checkpoint.", 6)
+            os._exit(6)  # the usual way out would have JAX wait for the lost process and then abort
+        raise
+
+
 def import_keras() -> None:
     """Import Keras, which takes seconds, with the settings by which a run repeats another's figures."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Operations side by side add up gradients in changing order: metrics of one seed then differ in the fourth digit.
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    load_keras()
+    with quiet_stderr():
+        load_keras()
 
 
 class StopRequest:

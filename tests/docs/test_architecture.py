@@ -11,7 +11,7 @@ SCRIPTS = ("main_train", "app", "gradcam")
 # The packages of cxr, lowest first: a package's modules import from their own package and from those before it.
 PACKAGES = (
     "system", "imaging", "decoding", "data", "network", "metrics", "anatomy", "heatmaps", "inference", "dicom_out",
-    "outputs", "training", "report", "site",
+    "outputs", "training", "distillation", "report", "site",
 )  # fmt: skip
 NUM_MODULES = range(3, 11)  # in a package
 # Library -> the only files that may import it; a name that ends in a dot stands for a whole package.
@@ -20,8 +20,9 @@ OWNERS = {
     "waitress": ("cxr.site.connection", "cxr.site.server"),
     "pandas": ("cxr.data.", "cxr.report."),
     "keras": ("cxr.anatomy.outline_file", "cxr.anatomy.outline_model", "cxr.anatomy.outline_network",
-              "cxr.data.batches", "cxr.network.", "cxr.inference.backend", "cxr.inference.predictor", "cxr.training.",
-              "cxr.report.model_evaluation", "cxr.report.test_evaluation", "main_train"),
+              "cxr.data.batches", "cxr.distillation.", "cxr.network.", "cxr.inference.backend",
+              "cxr.inference.predictor", "cxr.training.", "cxr.report.model_evaluation", "cxr.report.test_evaluation",
+              "main_train"),
     "tensorflow": ("cxr.network.densenet", "cxr.training.optimisation"),
     "jax": ("cxr.network.densenet", "cxr.training.optimisation", "cxr.training.parallel"),
 }  # fmt: skip

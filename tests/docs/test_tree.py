@@ -19,6 +19,7 @@ PACKAGES = (
     "dicom_out",
     "outputs",
     "training",
+    "distillation",
     "report",
     "site",
 )

@@ -41,11 +41,20 @@ TRAIN, VAL = make_cached("train", 26, 1), make_cached("val", 9, 2)
 RECIPE = Recipe(epochs=3, batch_size=4, learning_rate=0.01, seed=5)
 
 
-def run_fit(checkpoint_dir, recipe=RECIPE, stop=None, train=TRAIN, val=VAL, weights_seed=1, build=build_small_network):
+def run_fit(
+    checkpoint_dir,
+    recipe=RECIPE,
+    stop=None,
+    train=TRAIN,
+    val=VAL,
+    weights_seed=1,
+    build=build_small_network,
+    teach=None,
+):
     """Train a network of random weights; the seed stands for the process that the run lives in."""
     keras.utils.set_random_seed(weights_seed)
     network = build(FINDINGS, SIZE)
-    history = fit(network, train, val, recipe, Path(checkpoint_dir), stop or StopRequest())
+    history = fit(network, train, val, recipe, Path(checkpoint_dir), stop or StopRequest(), teach=teach)
     return network.get_weights(), history
 
 

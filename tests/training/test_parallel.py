@@ -193,7 +193,7 @@ def test_slurm_script_numbers_the_processes_and_passes_the_flags_on(tmp_path):
 # Real processes
 
 
-def start(folder, number=None, port=0, seconds=0.0, count=2, devices=1):
+def start(folder, number=None, port=0, seconds=0.0, count=2, devices=1, flags=()):
     """Start main_train.py in `folder`, as process `number` of `count` or alone."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
     variables |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}", "XLA_FLAGS": ""}
@@ -208,6 +208,7 @@ def start(folder, number=None, port=0, seconds=0.0, count=2, devices=1):
         str(seconds),
         "--epochs",
         "4",
+        *flags,
     ]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -275,6 +276,19 @@ def test_two_devices_give_what_one_gives_without_a_flag(whole):
     (output,) = finish(start(two, devices=2))
     assert "Training on jax, 2 devices," in output
     assert_same(one, two, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs_jax
+def test_two_processes_learn_from_a_teacher_as_one_does(whole):
+    teacher, copy = whole
+    flags = ["--teacher", str(teacher / "model" / "chest_xray_densenet_model.h5")]
+    one, two, port = copy("taught"), copy("taught-two"), free_port()
+    (output,) = finish(start(one, flags=flags))
+    assert "Teachers: chest_xray_densenet_model.h5 for 24 of 24 training pictures." in output
+    finish(*(start(two, number=number, port=port, flags=flags) for number in (0, 1)))
+    assert_same(one, two, atol=1e-5)
+    assert not np.allclose(result(one)[0][:, 0], result(teacher)[0][:, 0], atol=1e-3)
 
 
 @pytest.mark.slow

@@ -14,13 +14,15 @@ from small_training import NAN, RECIPE, TRAIN, run_fit
 
 from cxr.data.batches import RadiographBatches
 from cxr.data.cache import CachedSplit
+from cxr.data.problems import LabelError
+from cxr.system.atomic_files import LockedError
 from cxr.training import loop
 from cxr.training.checkpoint import (
     read_checkpoint,
 )
 from cxr.training.optimisation import make_loss
 from cxr.training.recipe import Recipe
-from cxr.training.run_control import DivergedError, Stopped, StopRequest
+from cxr.training.run_control import DivergedError, ParallelError, Stopped, StopRequest, exit_code_of
 
 
 def test_early_stopping_counts_epochs_without_a_better_score(tmp_path, monkeypatch):
@@ -109,3 +111,25 @@ def test_second_signal_ends_the_process_at_once():
         cwd=Path(__file__).parents[2],
     )
     assert (run.returncode, run.stdout) == (130, "first\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (LabelError("a bad cell"), 2, "a bad cell"),
+        (ParallelError("set all three"), 2, "set all three"),
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), 3, "a.csv"),
+        (MemoryError(), 3, "Out of memory. Try --batch-size 8."),
+        (DivergedError("the loss is nan"), 4, "the loss is nan"),
+        (LockedError("process 7 trains here"), 5, "process 7 trains here"),
+        (Stopped(signal.SIGTERM), 143, "Stopped; the same command goes on from here."),
+        (KeyboardInterrupt(), 130, "Stopped."),
+    ],
+)
+def test_every_program_that_trains_ends_with_the_same_codes(capsys, error, exit_code, said):
+    def fail():
+        raise error
+
+    assert exit_code_of(fail, batch_size=16) == exit_code
+    assert said in capsys.readouterr().err
+    assert exit_code_of(lambda: 0, batch_size=16) == 0

@@ -1,0 +1,161 @@
+"""Targets blended with teachers' answers: the table, who answers for which picture, and resume to the bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from small_teacher import use_small_teachers, write_small_teacher
+from small_training import FINDINGS, TRAIN, StopAfter, run_fit
+
+from cxr.data.batches import RadiographBatches
+from cxr.data.cache import CachedSplit
+from cxr.data.labels import Split
+from cxr.distillation.taught_batches import (
+    Teaching,
+    blend_targets,
+    describe_lessons,
+    load_teaching,
+    plan_lesson,
+    resize,
+)
+from cxr.distillation.teacher_file import TeacherInfo
+from cxr.network.model_info import ModelFileError
+from cxr.training.recipe import Recipe
+from cxr.training.run_control import Stopped
+
+NAN = float("nan")
+IMAGES = ("nih/a.png", "nih/b.png", "nih/c.png", "nih/d.png", "phantom/e.png", "phantom/f.png", "g.png", "nih/h.png")
+LETTERS = tuple("ABCDEFGH")
+
+
+def test_the_target_lies_between_label_and_answer():
+    """Sigmoids of 0 and of log 3 and log 1/3 are 0.5, 0.75 and 0.25."""
+    labels = np.array([[1, 0, NAN], [0.5, NAN, 1]], np.float32)
+    logits = np.array([[0, np.log(3), np.log(3)], [np.log(1 / 3), 9, 9]])
+    answered = np.array([[True, True, True], [True, False, False]])
+    found = blend_targets(labels, logits, answered)
+    expected = [[0.3 + 0.7 * 0.5, 0.7 * 0.75, 0.75], [0.3 * 0.5 + 0.7 * 0.25, NAN, 1]]
+    assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    assert_allclose(blend_targets(labels[:1], np.array([[-1e4, 1e4, 0]]), answered[:1]), [[0.3, 0.7, 0.5]], rtol=1e-6)
+
+
+def make_split(images=IMAGES, findings=LETTERS):
+    """Label picture k with finding k alone: a blend's labels then are its shares."""
+    labels = np.eye(len(images), len(findings), dtype=np.float32)
+    return Split("train", tuple(images), tuple(images), labels, tuple(findings))
+
+
+def lesson_of(findings, sources, size=16, split=None):
+    return plan_lesson(Path("t.h5"), TeacherInfo(tuple(findings), size, sources=sources), split or make_split())
+
+
+class Answers:
+    """Stand for a network that answers every picture with its own fixed logits."""
+
+    def __init__(self, logits):
+        self.logits, self.seen = np.asarray(logits, np.float32), []
+
+    def predict_on_batch(self, pictures):
+        self.seen.append(pictures.shape)
+        return [np.zeros((len(pictures), 4), np.float32), np.tile(self.logits, (len(pictures), 1))]
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4, 2.0])
+def test_each_teacher_answers_for_pictures_of_its_sources_and_for_its_findings(mixup):
+    """The oracle takes shares from blended labels, which name the pictures, and goes through cells one by one."""
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), np.uint8)
+    batches = RadiographBatches(CachedSplit(make_split(), pictures, "x"), 8, training=True, seed=1, mixup=mixup)
+    backwards, two = np.linspace(-2, 2, 8), [1.5, -0.5]
+    networks = [Answers(backwards), Answers(two)]
+    lessons = [lesson_of(LETTERS[::-1], ("nih",)), lesson_of(("b", "c"), (), size=24)]
+    known = [dict(zip(LETTERS[::-1], backwards, strict=True)), dict(zip("BC", two, strict=True))]
+    heard = set()
+    for epoch in range(12):
+        batches.set_epoch(epoch)
+        model_inputs, labels = batches[0]
+        found, coverage = Teaching(lessons, networks)(batches, 0, model_inputs, (labels, "coverage"))
+        assert coverage == "coverage"
+        of_nih = labels[:, [0, 1, 2, 3, 7]].sum(axis=1)
+        for row in range(8):
+            for column, name in enumerate(LETTERS):
+                speak = [of_nih[row] >= 0.8, True]
+                logits = [one[name] for one, speaks in zip(known, speak, strict=True) if speaks and name in one]
+                heard.add(len(logits))
+                answer = 1 / (1 + np.exp(-np.mean(logits))) if logits else None
+                expected = 0.3 * labels[row, column] + 0.7 * answer if logits else labels[row, column]
+                assert found[row, column] == pytest.approx(expected, abs=1e-6)
+    assert heard == {0, 1, 2}
+    assert {shape for network in networks for shape in network.seen} == {(8, 16, 16, 1), (8, 24, 24, 1)}
+
+
+def test_four_fifths_of_a_blend_are_enough_and_less_is_not(monkeypatch):
+    split = make_split(("nih/a.png", "phantom/b.png"), ("A", "B"))
+    batches = RadiographBatches(CachedSplit(split, np.zeros((2, 8, 8, 1), np.uint8), "x"), 2)
+    teaching = Teaching([lesson_of(("A", "B"), ("nih",), 8, split)], [Answers([0, 0])])
+    for share, taught in ((0.8, True), (0.79, False)):
+        composition = np.array([0, 1]), np.array([1, 0]), np.full(2, share, np.float32)
+        monkeypatch.setattr(batches, "composition", lambda index, parts=composition: parts)
+        found = teaching(batches, 0, np.zeros((2, 8, 8, 1), np.uint8), np.ones((2, 2), np.float32))
+        assert_allclose(found, [[0.65, 0.65] if taught else [1, 1], [1, 1]], rtol=1e-6)
+
+
+def test_pictures_are_resized_by_area_down_and_linearly_up():
+    pictures = np.array([[[0, 100], [20, 120]]], np.uint8)[..., None]
+    assert resize(pictures, 1).tolist() == [[[[60]]]]
+    assert_array_equal(resize(pictures, 4)[0, 0, :, 0], [0, 25, 75, 100])
+    assert resize(pictures, 2) is pictures
+
+
+@pytest.mark.parametrize("sources", [(), ("",)])
+def test_a_teacher_without_a_folder_speaks_for_all(sources):
+    assert lesson_of(("A",), sources).speaks_for.all()
+
+
+def test_the_line_says_who_teaches_what_to_how_many():
+    lessons = [lesson_of(("A", "x"), ("nih",)), lesson_of(LETTERS, ("phantom", ""))]
+    assert describe_lessons(lessons, 8) == (
+        "Teachers: t.h5 for 5 of 8 training pictures, 1 of 8 findings; t.h5 for 3 of 8 training pictures."
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "sources", "message"),
+    [
+        (("X", "Y"), (), "t.h5: this teacher knows none of the findings A, B, C, D, E, ...; it knows X, Y. Give"),
+        (("A",), ("mimic",), "has learned from images in the folders mimic, with which no .* example nih/a.png. Give"),
+    ],
+)
+def test_a_teacher_with_nothing_to_teach_is_refused(findings, sources, message):
+    with pytest.raises(ModelFileError, match=message):
+        lesson_of(findings, sources)
+
+
+def test_a_teacher_that_answers_with_nan_is_refused():
+    batches = RadiographBatches(CachedSplit(make_split(), np.zeros((8, 16, 16, 1), np.uint8), "x"), 8)
+    teaching = Teaching([lesson_of(("A",), ())], [Answers([NAN])])
+    with pytest.raises(ModelFileError, match="answers with NaN or Inf"):
+        teaching(batches, 0, *batches[0])
+
+
+@pytest.mark.fault("T02")
+def test_a_taught_run_resumes_to_the_bit(tmp_path, monkeypatch):
+    use_small_teachers(monkeypatch)
+    write_small_teacher(tmp_path / "teacher.h5", FINDINGS[:2])
+    recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.01, seed=5, mixup=0.4)
+
+    def run(folder, stop=None, seed=1):
+        teaching = load_teaching([tmp_path / "teacher.h5"], TRAIN.split, "float32")
+        return run_fit(tmp_path / folder, recipe, stop, weights_seed=seed, teach=teaching)
+
+    weights, history = run("whole")
+    for looks in (3, 17):
+        with pytest.raises(Stopped):
+            run(f"stopped-{looks}", StopAfter(looks))
+        resumed_weights, resumed_history = run(f"stopped-{looks}", seed=99)
+        assert resumed_history == history
+        for one, other in zip(weights, resumed_weights, strict=True):
+            assert_array_equal(one, other)
+    _, alone = run_fit(tmp_path / "alone", recipe)
+    assert [row["loss"] for row in alone] != [row["loss"] for row in history]
