@@ -226,13 +226,15 @@ def train(
         say(epoch_line(rows[-1], recipe.epochs))
         log(rows)
 
-    checkpoints, teach = args.model_path.parent / CHECKPOINTS, None
+    checkpoints, learned, teaching = args.model_path.parent / CHECKPOINTS, cached["train"], None
     if args.teacher:
         from cxr.distillation.taught_batches import load_teaching
 
-        teach = load_teaching(args.teacher, cached["train"].split, precision)
+        teaching = load_teaching(args.teacher, learned.split, precision)
+        if teaching.picture_size > args.image_size:
+            learned = cache_split(learned.split, args.image_dir, teaching.picture_size, args.work_dir / "cache")
     with StopRequest() as stop:
-        history = fit(network, cached["train"], cached["val"], recipe, checkpoints, stop, on_epoch, *targets, teach)
+        history = fit(network, learned, cached["val"], recipe, checkpoints, stop, on_epoch, *targets, teaching)
     return as_saved(network, findings, args.image_size), History(recipe, history)
 
 

@@ -1,4 +1,4 @@
-"""The targets of a batch, blended from its labels and what teachers answer to the very same pictures.
+"""What a batch teaches: what teachers answer to the very same pictures, and the features that their answers rest on.
 
 "Knowledge distillation: A good teacher is patient and consistent" (Beyer et al. 2022): student and teacher see one
 augmented and blended picture. "Distilling the Knowledge in a Neural Network" (Hinton et al. 2015): the target lies
@@ -8,7 +8,7 @@ between the label and the answer. Owns who answers for which picture; the loop a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import keras
@@ -17,13 +17,16 @@ import numpy as np
 from cxr.data.batches import RadiographBatches
 from cxr.data.columns import name_key
 from cxr.data.labels import Split, top_folder
+from cxr.distillation.reused_head import ReusedHead, fit_map
 from cxr.distillation.teacher_file import TeacherInfo, load_teacher, read_teacher_info
 from cxr.network.model_info import ModelFileError
 from cxr.training.parallel import alone
 
-TEACHER_SHARE = 0.7  # of the answer in a target; the label has the rest
+TEACHER_SHARE = 0.9  # of the answer in a target; the label has the rest
 LEARNED_SHARE = 0.8  # of a blended picture, that must be of sources that the teacher has learned from
 ROUNDING = 1e-6  # of shares in single precision
+NUM_MEASURED = 1920  # pictures that means, deviations and the first map are taken from
+LEAST_DEVIATION = 0.01  # added, for features that hardly ever answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,20 @@ class Lesson:
     columns: np.ndarray
     outputs: np.ndarray
     speaks_for: np.ndarray
+
+
+class Answers(NamedTuple):
+    """What the teachers say about the pictures of a batch.
+
+    Attributes:
+        features: of each teacher, float32 (b, its channels), NaN in rows for which it does not speak.
+        logits: float64 (b, findings), the mean of those that speak.
+        answered: bool (b, findings), where at least one does.
+    """
+
+    features: list[np.ndarray]
+    logits: np.ndarray
+    answered: np.ndarray
 
 
 def plan_lesson(path: Path, info: TeacherInfo, split: Split) -> Lesson:
@@ -74,8 +91,24 @@ def plan_lesson(path: Path, info: TeacherInfo, split: Split) -> Lesson:
 
 
 def plan_lessons(paths: Sequence[Path], split: Split) -> list[Lesson]:
-    """Read what the teachers' files say, without building a network. Raises: ModelFileError, as `plan_lesson` too."""
-    return [plan_lesson(path, read_teacher_info(path), split) for path in paths]
+    """Read what the teachers' files say, without building a network.
+
+    Raises:
+        ModelFileError: as `plan_lesson`; no teacher knows a finding; or a file cannot be read.
+    """
+    lessons = [plan_lesson(path, read_teacher_info(path), split) for path in paths]
+    check_findings(lessons, split.findings)
+    return lessons
+
+
+def check_findings(lessons: Sequence[Lesson], findings: Sequence[str]) -> None:
+    """Make sure that every finding has a teacher, whose head is reused for it. Raises: ModelFileError."""
+    unknown = [name for column, name in enumerate(findings) if not any(column in one.columns for one in lessons)]
+    if unknown:
+        raise ModelFileError(
+            f"No teacher knows {_shown(unknown)}. Expected that every finding is known by one of --teacher; give "
+            "another teacher as well, or leave the finding out with --findings."
+        )
 
 
 def describe_lessons(lessons: Sequence[Lesson], num_findings: int) -> str:
@@ -90,50 +123,117 @@ def describe_lessons(lessons: Sequence[Lesson], num_findings: int) -> str:
 class Teaching:
     """Teachers with their networks; called by the training loop for the targets of a batch."""
 
-    def __init__(self, lessons: Sequence[Lesson], networks: Sequence[keras.Model]) -> None:
-        """Take a network for each lesson: model inputs of its size -> pooled features, logits (n, its findings)."""
-        self._pairs = list(zip(lessons, networks, strict=True))
+    def __init__(self, lessons: Sequence[Lesson], networks: Sequence[keras.Model], num_findings: int) -> None:
+        """Take a network for each lesson: pictures of its size -> pooled features (n, channels), logits.
 
-    def __call__(self, batches: RadiographBatches, index: int, model_inputs: np.ndarray, targets: Any) -> Any:
-        """Blend the labels of a batch with the mean of the teachers' logits.
+        Its last layer of weights is `logits`, which makes the second of the first.
+        """
+        self._pairs, self._num_findings = list(zip(lessons, networks, strict=True)), num_findings
+        self._scales: list[tuple[np.ndarray, np.ndarray]] = []  # of each teacher: mean and deviation (channels,)
+        self._head: ReusedHead | None = None
+        self._student_size = 0
+        self.picture_size = max(one.image_size for one in lessons)  # smaller pictures would hide what it was shown
+
+    def begin(self, network: keras.Model, batches: RadiographBatches, with_cells: bool) -> keras.Model:
+        """Measure the teachers' features on the first pictures, and put their heads behind the network's features.
 
         Args:
-            model_inputs: uint8 (b, size, size, 1), as the student gets them.
-            targets: the labels, float32 (b, findings), or a pair of these and anything else, which stays.
-        Returns: what was given, with other labels.
+            network: from `build_network`; its layers are shared, but for its head.
+            batches: of the training split; left at its first epoch.
+        Returns: a model with the outputs of `ReusedHead`, without the cells' where they are not asked for.
         """
-        labels, *rest = targets if isinstance(targets, tuple) else (targets,)
+        batches.set_epoch(0)
+        self._student_size, pooled = network.input_shape[1], network.get_layer("logits").input
+        student = keras.Model(network.input, pooled)
+        count = min(len(batches), -(-NUM_MEASURED // batches.batch_size))
+        seen, told = [], []
+        for index in range(count):
+            pictures, _ = batches[index]
+            with alone():
+                seen.append(np.asarray(student.predict_on_batch(resize(pictures, self._student_size))))
+            told.append(self._ask(batches, index, pictures).features)
+        features = [np.concatenate(ones) for ones in zip(*told, strict=True)]
+        self._scales = [_scale(one) for one in features]
+        maps = [fit_map(np.concatenate(seen), one) for one in self._standardised(features)]
+        kernel, bias = (np.concatenate(ones, axis=-1) for ones in zip(*maps, strict=True))
+        self._head = ReusedHead(kernel, bias, *self._mean_head())
+        logits, cells, told_features = self._head(pooled, network.get_layer("relu").output)
+        return keras.Model(network.input, [logits, cells, told_features] if with_cells else [logits, told_features])
+
+    def settle(self, network: keras.Model) -> None:
+        """Write the head, as the one dense layer that it amounts to, into the network."""
+        network.get_layer("logits").set_weights(self._head.as_dense())
+
+    def __call__(
+        self, batches: RadiographBatches, index: int, pictures: np.ndarray, targets: Any
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return the student's inputs and what it learns from a batch.
+
+        Args:
+            pictures: uint8 (b, size, size, 1), as the batches have them.
+            targets: the labels, float32 (b, findings), or a pair of these and the boxes' coverage.
+        Returns: model inputs, uint8 (b, the student's size, the same, 1); and a tuple of the labels blended with the
+            teachers' answers, the coverage if there is one, and the teachers' standardised features side by side,
+            float32 (b, features), NaN where a teacher does not speak.
+        """
+        labels, *coverage = targets if isinstance(targets, tuple) else (targets,)
+        told = self._ask(batches, index, pictures)
+        features = np.concatenate(self._standardised(told.features), axis=1)
+        blended = blend_targets(labels, told.logits, told.answered)
+        return resize(pictures, self._student_size), (blended, *coverage, features)
+
+    def _ask(self, batches: RadiographBatches, index: int, pictures: np.ndarray) -> Answers:
+        """Ask every teacher about all pictures of a batch: one shape, or it would be compiled anew."""
         rows, others, shares = batches.composition(index)
-        total, count = np.zeros(labels.shape), np.zeros(labels.shape)
+        total, count = (np.zeros((len(pictures), self._num_findings)) for _ in range(2))
+        features = []
         for lesson, network in self._pairs:
             speaks = shares * lesson.speaks_for[rows] + (1 - shares) * lesson.speaks_for[others]
-            speaks = speaks >= LEARNED_SHARE - ROUNDING
-            if speaks.any():
-                logits = self._ask(lesson, network, model_inputs)
-                total[:, lesson.columns] += np.where(speaks[:, None], logits[:, lesson.outputs], 0.0)
-                count[:, lesson.columns] += speaks[:, None]
-        blended = blend_targets(labels, total / np.maximum(count, 1), count > 0)
-        return (blended, *rest) if rest else blended
+            speaks = (speaks >= LEARNED_SHARE - ROUNDING)[:, None]
+            with alone():  # of several processes each asks for its own pictures
+                pooled, logits = network.predict_on_batch(resize(pictures, lesson.image_size))
+            pooled, logits = np.asarray(pooled, np.float32), np.asarray(logits, np.float64)
+            if not (np.isfinite(pooled).all() and np.isfinite(logits).all()):
+                raise ModelFileError(f"{lesson.name}: this teacher answers with NaN or Inf. Leave it out of --teacher.")
+            total[:, lesson.columns] += np.where(speaks, logits[:, lesson.outputs], 0.0)
+            count[:, lesson.columns] += speaks
+            features.append(np.where(speaks, pooled, np.nan))
+        return Answers(features, total / np.maximum(count, 1), count > 0)
 
-    def _ask(self, lesson: Lesson, network: keras.Model, model_inputs: np.ndarray) -> np.ndarray:
-        """Return a teacher's logits for all pictures of a batch: one shape, or it would be compiled anew."""
-        with alone():  # of several processes each asks for its own pictures
-            _, logits = network.predict_on_batch(resize(model_inputs, lesson.image_size))
-        logits = np.asarray(logits, np.float64)
-        if not np.isfinite(logits).all():
-            raise ModelFileError(f"{lesson.name}: this teacher answers with NaN or Inf. Leave it out of --teacher.")
-        return logits
+    def _standardised(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [(one - mean) / deviation for one, (mean, deviation) in zip(features, self._scales, strict=True)]
+
+    def _mean_head(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the head that answers with the mean of the teachers' logits, from their standardised features."""
+        kernels, bias = [], np.zeros(self._num_findings)
+        num_heads = sum(np.isin(np.arange(self._num_findings), lesson.columns) for lesson, _ in self._pairs)
+        for (lesson, network), (mean, deviation) in zip(self._pairs, self._scales, strict=True):
+            kernel, offset = (one[..., lesson.outputs] for one in network.get_layer("logits").get_weights())
+            part = np.zeros((len(kernel), self._num_findings))
+            part[:, lesson.columns] = kernel / num_heads[lesson.columns]
+            bias[lesson.columns] += offset / num_heads[lesson.columns]
+            bias += mean @ part
+            kernels.append(deviation[:, None] * part)
+        return np.concatenate(kernels).astype(np.float32), bias.astype(np.float32)
 
 
 def load_teaching(paths: Sequence[Path], split: Split, precision: str) -> Teaching:
     """Load the teachers and plan their lessons for a training split. Raises: ModelFileError."""
-    lessons, networks = [], []
+    lessons, networks = plan_lessons(paths, split), []
     with alone():
         for path in paths:
-            network, info = load_teacher(path, precision)
-            lessons.append(plan_lesson(path, info, split))
-            networks.append(network)
-    return Teaching(lessons, networks)
+            networks.append(load_teacher(path, precision)[0])
+    return Teaching(lessons, networks, len(split.findings))
+
+
+def _scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of each channel, float32, over the rows that are not NaN; 0 and 1 without any."""
+    known = features[~np.isnan(features[:, 0])].astype(np.float64)
+    mean, deviation = (known.mean(axis=0), known.std(axis=0)) if len(known) else np.array([0.0, 1.0])[:, None]
+    width = features.shape[1:]
+    return np.broadcast_to(mean, width).astype(np.float32), np.broadcast_to(deviation + LEAST_DEVIATION, width).astype(
+        np.float32
+    )
 
 
 def blend_targets(labels: np.ndarray, logits: np.ndarray, answered: np.ndarray) -> np.ndarray:
@@ -149,12 +249,12 @@ def blend_targets(labels: np.ndarray, logits: np.ndarray, answered: np.ndarray) 
     return np.where(answered, blended, labels).astype(np.float32)
 
 
-def resize(model_inputs: np.ndarray, size: int) -> np.ndarray:
+def resize(pictures: np.ndarray, size: int) -> np.ndarray:
     """Return the same pictures at another size, uint8 (b, size, size, 1)."""
-    if model_inputs.shape[1] == size:
-        return model_inputs
-    how = cv2.INTER_AREA if size < model_inputs.shape[1] else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(one[..., 0], (size, size), interpolation=how) for one in model_inputs])[..., None]
+    if pictures.shape[1] == size:
+        return pictures
+    how = cv2.INTER_AREA if size < pictures.shape[1] else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(one[..., 0], (size, size), interpolation=how) for one in pictures])[..., None]
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 A loop over `train_on_batch` and not `fit`: the state of a run is then a handful of plain values, which a checkpoint
 can hold whole. Names no Keras backend.
-Other networks may teach: whoever calls says how the targets of a batch change.
+Other networks may teach: whoever calls then says what is trained, and what is learned from a batch.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -25,14 +25,21 @@ from cxr.metrics.ranking import mean_auroc
 from cxr.system.progress import Progress
 from cxr.training import parallel
 from cxr.training.checkpoint import Checkpoint, check_identity, pack, read_checkpoint, unpack, write_checkpoint
-from cxr.training.optimisation import TrainingSteps, box_loss, make_loss, make_optimiser, make_steps, positive_weights
+from cxr.training.optimisation import (
+    TrainingSteps,
+    box_loss,
+    feature_loss,
+    make_loss,
+    make_optimiser,
+    make_steps,
+    positive_weights,
+)
 from cxr.training.recipe import Phase, Recipe, count_warmup_steps, learning_rate_at, phase_at
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
 
 logger = logging.getLogger(__name__)
 
-# (the batches, a batch's index, its model inputs, its targets) -> what is learned from it instead.
-Teach = Callable[[RadiographBatches, int, np.ndarray, Any], Any]
+FEATURE_SHARE = 0.5  # of the loss on the teachers' features, beside that on the labels
 
 CHECKPOINT_SECONDS = 300.0  # the most work that a power cut can cost, beside the unfinished epoch's validation
 
@@ -87,20 +94,39 @@ def predict_split(
     return np.concatenate(rows).astype(np.float32)
 
 
+class Teaching(Protocol):
+    """What other networks teach: `cxr.distillation.taught_batches` has one that reads teachers from files."""
+
+    def begin(self, network: keras.Model, batches: RadiographBatches, with_cells: bool) -> keras.Model:
+        """Return what is trained in place of the network's own head, with its outputs.
+
+        Logits, with boxes those of every cell, and features; its layer `logits` turns into the network's head by
+        `settle`.
+        """
+
+    def settle(self, network: keras.Model) -> None:
+        """Write what the network's head has become into its layer `logits`."""
+
+    def __call__(
+        self, batches: RadiographBatches, index: int, pictures: np.ndarray, targets: Any
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return model inputs and what is learned from them, an array for each output, in place of a batch's own."""
+
+
 @dataclass(eq=False)
 class _Run:
     """What the functions below share: the network with its optimiser, the data, and the state."""
 
     network: keras.Model
     logits: keras.Model  # the same layers, ending before the sigmoid
-    trained: keras.Model  # what is compiled: the logits, and with the box loss the evidence of every cell
+    trained: keras.Model  # what is compiled: the logits; with the box loss the evidence of every cell; with teachers
     batches: RadiographBatches
     val: CachedSplit
     recipe: Recipe
     checkpoint_dir: Path
     identity: dict[str, Any]
     best_weights: list[np.ndarray]
-    teach: Teach | None = None
+    teaching: Teaching | None = None
     state: RunState = field(default_factory=RunState)
     phase: Phase | None = None
     steps: TrainingSteps | None = None  # of the phase
@@ -117,7 +143,7 @@ def fit(
     on_epoch: Callable[[list[dict[str, Any]]], None] = lambda history: None,
     boxes: BoxTargets | None = None,
     soft_labels: np.ndarray | None = None,
-    teach: Teach | None = None,
+    teaching: Teaching | None = None,
 ) -> list[dict[str, Any]]:
     """Train to the end, from the checkpoint if there is one, and leave the best weights in the network.
 
@@ -129,8 +155,8 @@ def fit(
         on_epoch: called after every epoch with the rows of all epochs so far.
         boxes: of the training pictures, for the recipe's box loss; the network gives them its grid.
         soft_labels: float32 (n, findings) between 0 and 1, learned in place of the training split's labels.
-        teach: changes the targets of every batch, the same way in every run; asked between two batches, so that it has
-            the processor or the GPU to itself.
+        teaching: teachers, whose answers and features are learned beside the labels; asked between two batches, so
+            that they have the processor or the GPU to themselves. The training pictures are then of their size.
     Returns: the history, one row per epoch; empty, and the network as it was, where the recipe has no epochs.
     Raises:
         ResumeError: the checkpoint is of a run with other settings or data.
@@ -139,7 +165,7 @@ def fit(
         Stopped: the user asked for it; a checkpoint was written.
     """
     identity = dataclasses.asdict(recipe)
-    identity |= {"image_size": train.image_size, "findings": list(train.split.findings)}
+    identity |= {"image_size": val.image_size, "findings": list(train.split.findings)}
     identity |= {"train_data": train.fingerprint, "val_data": val.fingerprint}
     logits = layer_output(network, "logits")
     if boxes is not None:
@@ -157,8 +183,12 @@ def fit(
         boxes=boxes if recipe.box_weight else None,
     )
     parallel.check_batch_size(batches.batch_size)
-    trained = logits if batches.boxes is None else _with_cells(network)
-    run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, network.get_weights(), teach)
+    if teaching is not None:
+        trained = teaching.begin(network, batches, batches.boxes is not None)
+    else:
+        trained = logits if batches.boxes is None else _with_cells(network)
+    start = network.get_weights()
+    run = _Run(network, logits, trained, batches, val, recipe, checkpoint_dir, identity, start, teaching)
     _resume(run)
     if recipe.epochs == 0:
         return []
@@ -190,6 +220,8 @@ def _resume(run: _Run) -> None:
     arrays, count = checkpoint.arrays, len(run.best_weights)
     run.network.set_weights([arrays[f"weight.{k}"] for k in range(count)])
     run.best_weights = [arrays[f"best.{k}"] for k in range(count)]
+    head = run.trained.get_layer("logits")  # the network's own, or with teachers another
+    head.set_weights([arrays[f"head.{k}"] for k in range(len(head.weights))])
     if run.state.finished:
         logger.info("Resuming after the last epoch of an unfinished run.")
         return
@@ -222,8 +254,10 @@ def _enter_phase(run: _Run) -> None:
     optimiser = make_optimiser(phase.learning_rate, run.recipe.weight_decay)
     weights = positive_weights(run.batches.cached.split.labels) if run.recipe.loss == "weighted" else None
     losses, shares = [make_loss(weights)], [1.0]
-    if run.trained is not run.logits:
+    if run.batches.boxes is not None:
         losses, shares = [*losses, box_loss], [*shares, run.recipe.box_weight]
+    if run.teaching is not None:
+        losses, shares = [*losses, feature_loss], [*shares, FEATURE_SHARE]
     run.steps = make_steps(run.trained, optimiser, losses, shares)
 
 
@@ -241,8 +275,8 @@ def _train_epoch(run: _Run, stop: StopRequest) -> None:
     progress = Progress(f"epoch {state.epoch + 1}/{run.recipe.epochs}: batch", len(run.batches))
     for index, (model_inputs, targets) in prepare_ahead(run.batches, state.next_batch):
         rate = _rate(run, index)
-        if run.teach is not None:
-            targets = run.teach(run.batches, index, model_inputs, targets)
+        if run.teaching is not None:
+            model_inputs, targets = run.teaching(run.batches, index, model_inputs, targets)
         loss, head_is_finite = run.steps.take(model_inputs, targets, rate)
         if not (math.isfinite(loss) and head_is_finite):
             raise DivergedError(_divergence(run, index, rate, loss))
@@ -267,6 +301,8 @@ def _end_epoch(run: _Run, stop: StopRequest) -> None:
     """Validate, keep the weights if they are the best, write the history row and go on to the next epoch."""
     state, recipe = run.state, run.recipe
     run.steps.settle()
+    if run.teaching is not None:
+        run.teaching.settle(run.network)
     logits = predict_split(run.logits, run.val, 2 * recipe.batch_size, lambda: _pause(run, stop))
     weights = run.network.get_weights()
     if not (np.isfinite(logits).all() and all(np.isfinite(weight).all() for weight in weights)):
@@ -304,6 +340,7 @@ def _save(run: _Run) -> None:
     # JSON has no infinity, but Python's reader and writer agree on one; the file is read by this module alone.
     record = {"identity": run.identity, "state": dataclasses.asdict(run.state)}
     arrays = {f"weight.{k}": weight for k, weight in enumerate(run.network.get_weights())}
+    arrays |= {f"head.{k}": weight for k, weight in enumerate(run.trained.get_layer("logits").get_weights())}
     arrays |= {f"best.{k}": weight for k, weight in enumerate(run.best_weights)}
     arrays |= {f"optimiser.{k}": one.numpy() for k, one in enumerate(run.trained.optimizer.variables)}
     write_checkpoint(run.checkpoint_dir, Checkpoint(run.state.generation, record, arrays))

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from small_network import build_small_network
 from small_teacher import use_small_teachers, write_small_teacher
 from small_training import FINDINGS, TRAIN, StopAfter, run_fit
 
@@ -17,6 +19,7 @@ from cxr.distillation.taught_batches import (
     describe_lessons,
     load_teaching,
     plan_lesson,
+    plan_lessons,
     resize,
 )
 from cxr.distillation.teacher_file import TeacherInfo
@@ -35,10 +38,10 @@ def test_the_target_lies_between_label_and_answer():
     logits = np.array([[0, np.log(3), np.log(3)], [np.log(1 / 3), 9, 9]])
     answered = np.array([[True, True, True], [True, False, False]])
     found = blend_targets(labels, logits, answered)
-    expected = [[0.3 + 0.7 * 0.5, 0.7 * 0.75, 0.75], [0.3 * 0.5 + 0.7 * 0.25, NAN, 1]]
+    expected = [[0.1 + 0.9 * 0.5, 0.9 * 0.75, 0.75], [0.1 * 0.5 + 0.9 * 0.25, NAN, 1]]
     assert_allclose(found, expected, rtol=1e-6)
     assert found.dtype == np.float32
-    assert_allclose(blend_targets(labels[:1], np.array([[-1e4, 1e4, 0]]), answered[:1]), [[0.3, 0.7, 0.5]], rtol=1e-6)
+    assert_allclose(blend_targets(labels[:1], np.array([[-1e4, 1e4, 0]]), answered[:1]), [[0.1, 0.9, 0.5]], rtol=1e-6)
 
 
 def make_split(images=IMAGES, findings=LETTERS):
@@ -52,14 +55,31 @@ def lesson_of(findings, sources, size=16, split=None):
 
 
 class Answers:
-    """Stand for a network that answers every picture with its own fixed logits."""
+    """Stand for a network that answers every picture with its own fixed logits, from features that are its mean."""
 
     def __init__(self, logits):
         self.logits, self.seen = np.asarray(logits, np.float32), []
 
     def predict_on_batch(self, pictures):
         self.seen.append(pictures.shape)
-        return [np.zeros((len(pictures), 4), np.float32), np.tile(self.logits, (len(pictures), 1))]
+        means = pictures.mean(axis=(1, 2, 3), dtype=np.float64)
+        return np.stack([means, means**2], axis=1), np.tile(self.logits, (len(pictures), 1))
+
+    def get_layer(self, name):
+        head = keras.layers.Dense(len(self.logits), name=name)
+        head.build((None, 2))
+        return head
+
+
+def begun(lessons, networks, batches, findings):
+    """Return a teaching that has looked at the first pictures, for a small student."""
+    teaching = Teaching(lessons, networks, len(findings))
+    teaching.begin(build_small_network(findings, 16), batches, with_cells=True)
+    return teaching
+
+
+def of_nih(labels):
+    return labels[:, [0, 1, 2, 3, 7]].sum(axis=1)
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4, 2.0])
@@ -70,21 +90,23 @@ def test_each_teacher_answers_for_pictures_of_its_sources_and_for_its_findings(m
     backwards, two = np.linspace(-2, 2, 8), [1.5, -0.5]
     networks = [Answers(backwards), Answers(two)]
     lessons = [lesson_of(LETTERS[::-1], ("nih",)), lesson_of(("b", "c"), (), size=24)]
+    teaching = begun(lessons, networks, batches, LETTERS)
     known = [dict(zip(LETTERS[::-1], backwards, strict=True)), dict(zip("BC", two, strict=True))]
     heard = set()
     for epoch in range(12):
         batches.set_epoch(epoch)
         model_inputs, labels = batches[0]
-        found, coverage = Teaching(lessons, networks)(batches, 0, model_inputs, (labels, "coverage"))
+        inputs, (found, coverage, features) = teaching(batches, 0, model_inputs, (labels, "coverage"))
+        assert inputs is model_inputs
         assert coverage == "coverage"
-        of_nih = labels[:, [0, 1, 2, 3, 7]].sum(axis=1)
+        assert np.isnan(features).tolist() == [[row < 0.8 - 1e-6] * 2 + [False] * 2 for row in of_nih(labels)]
         for row in range(8):
             for column, name in enumerate(LETTERS):
-                speak = [of_nih[row] >= 0.8, True]
+                speak = [of_nih(labels)[row] >= 0.8, True]
                 logits = [one[name] for one, speaks in zip(known, speak, strict=True) if speaks and name in one]
                 heard.add(len(logits))
                 answer = 1 / (1 + np.exp(-np.mean(logits))) if logits else None
-                expected = 0.3 * labels[row, column] + 0.7 * answer if logits else labels[row, column]
+                expected = 0.1 * labels[row, column] + 0.9 * answer if logits else labels[row, column]
                 assert found[row, column] == pytest.approx(expected, abs=1e-6)
     assert heard == {0, 1, 2}
     assert {shape for network in networks for shape in network.seen} == {(8, 16, 16, 1), (8, 24, 24, 1)}
@@ -92,13 +114,13 @@ def test_each_teacher_answers_for_pictures_of_its_sources_and_for_its_findings(m
 
 def test_four_fifths_of_a_blend_are_enough_and_less_is_not(monkeypatch):
     split = make_split(("nih/a.png", "phantom/b.png"), ("A", "B"))
-    batches = RadiographBatches(CachedSplit(split, np.zeros((2, 8, 8, 1), np.uint8), "x"), 2)
-    teaching = Teaching([lesson_of(("A", "B"), ("nih",), 8, split)], [Answers([0, 0])])
+    batches = RadiographBatches(CachedSplit(split, np.zeros((2, 16, 16, 1), np.uint8), "x"), 2)
+    teaching = begun([lesson_of(("A", "B"), ("nih",), 16, split)], [Answers([0, 0])], batches, ("A", "B"))
     for share, taught in ((0.8, True), (0.79, False)):
         composition = np.array([0, 1]), np.array([1, 0]), np.full(2, share, np.float32)
         monkeypatch.setattr(batches, "composition", lambda index, parts=composition: parts)
-        found = teaching(batches, 0, np.zeros((2, 8, 8, 1), np.uint8), np.ones((2, 2), np.float32))
-        assert_allclose(found, [[0.65, 0.65] if taught else [1, 1], [1, 1]], rtol=1e-6)
+        _, (found, _) = teaching(batches, 0, np.zeros((2, 16, 16, 1), np.uint8), np.ones((2, 2), np.float32))
+        assert_allclose(found, [[0.55, 0.55] if taught else [1, 1], [1, 1]], rtol=1e-6)
 
 
 def test_pictures_are_resized_by_area_down_and_linearly_up():
@@ -106,6 +128,66 @@ def test_pictures_are_resized_by_area_down_and_linearly_up():
     assert resize(pictures, 1).tolist() == [[[[60]]]]
     assert_array_equal(resize(pictures, 4)[0, 0, :, 0], [0, 25, 75, 100])
     assert resize(pictures, 2) is pictures
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_the_head_answers_with_the_mean_of_the_teachers_heads(mixup):
+    """From the teachers' own features it gives the mean of their logits, finding by finding, whoever knows it."""
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), np.uint8)
+    batches = RadiographBatches(CachedSplit(make_split(), pictures, "x"), 8, training=True, seed=1, mixup=mixup)
+    lessons = [lesson_of(LETTERS[::-1], ()), lesson_of(("b", "x", "c"), (), size=24)]
+    networks = [teacher_network(lesson, seed) for seed, lesson in enumerate(lessons)]
+    teaching = Teaching(lessons, networks, len(LETTERS))
+    trained = teaching.begin(build_small_network(LETTERS, 16), batches, with_cells=False)
+    model_inputs, labels = batches[0]
+    _, (_, features) = teaching(batches, 0, model_inputs, labels)
+    assert features.dtype == np.float32
+    assert_allclose(features.mean(axis=0), 0, atol=1e-4)  # they are those that the scale was measured on
+    *_, head_kernel, head_bias = trained.get_layer("logits").get_weights()
+    first, second = (
+        network.predict_on_batch(resize(model_inputs, lesson.image_size))[1]
+        for network, lesson in zip(networks, lessons, strict=True)
+    )
+    expected = first[:, ::-1].copy()
+    expected[:, 1] = (expected[:, 1] + second[:, 0]) / 2
+    expected[:, 2] = (expected[:, 2] + second[:, 2]) / 2
+    assert_allclose(features @ head_kernel + head_bias, expected, rtol=1e-3, atol=1e-3)
+
+
+def teacher_network(lesson, seed):
+    """Build a teacher of random weights; its findings are as many as the lesson's outputs reach to."""
+    keras.utils.set_random_seed(seed)
+    whole = build_small_network(range(lesson.outputs.max() + 1), lesson.image_size)
+    head = whole.get_layer("logits")
+    return keras.Model(whole.input, [head.input, head.output])
+
+
+def test_what_is_trained_ends_in_the_networks_head():
+    """The network, its head settled, gives the logits and cells of what was trained; the student sees its own size."""
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 1), np.uint8)
+    batches = RadiographBatches(CachedSplit(make_split(), pictures, "x"), 8)
+    lesson = lesson_of(LETTERS, (), size=24)
+    network = build_small_network(LETTERS, 16)
+    teaching = Teaching([lesson], [teacher_network(lesson, 3)], len(LETTERS))
+    assert teaching.picture_size == 24
+    trained = teaching.begin(network, batches, with_cells=True)
+    inputs, _ = teaching(batches, 0, *batches[0])
+    assert_array_equal(inputs, resize(pictures, 16))
+    logits, cells, _ = trained.predict_on_batch(inputs)
+    assert_allclose(cells.mean(axis=(1, 2)), logits, rtol=1e-4, atol=1e-4)
+    teaching.settle(network)
+    found = keras.Model(network.input, network.get_layer("logits").output).predict_on_batch(inputs)
+    assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_every_finding_needs_a_teacher(tmp_path, monkeypatch):
+    use_small_teachers(monkeypatch)
+    write_small_teacher(tmp_path / "a.h5", ("A", "B"))
+    write_small_teacher(tmp_path / "b.h5", ("c",))
+    split = make_split(IMAGES, ("A", "B", "C"))
+    assert len(plan_lessons([tmp_path / "a.h5", tmp_path / "b.h5"], split)) == 2
+    with pytest.raises(ModelFileError, match=r"No teacher knows C. Expected .*; give another teacher"):
+        plan_lessons([tmp_path / "a.h5"], split)
 
 
 @pytest.mark.parametrize("sources", [(), ("",)])
@@ -134,20 +216,19 @@ def test_a_teacher_with_nothing_to_teach_is_refused(findings, sources, message):
 
 def test_a_teacher_that_answers_with_nan_is_refused():
     batches = RadiographBatches(CachedSplit(make_split(), np.zeros((8, 16, 16, 1), np.uint8), "x"), 8)
-    teaching = Teaching([lesson_of(("A",), ())], [Answers([NAN])])
     with pytest.raises(ModelFileError, match="answers with NaN or Inf"):
-        teaching(batches, 0, *batches[0])
+        begun([lesson_of(("A",), ())], [Answers([NAN])], batches, ("A",))
 
 
 @pytest.mark.fault("T02")
 def test_a_taught_run_resumes_to_the_bit(tmp_path, monkeypatch):
     use_small_teachers(monkeypatch)
-    write_small_teacher(tmp_path / "teacher.h5", FINDINGS[:2])
+    write_small_teacher(tmp_path / "teacher.h5", FINDINGS)
     recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.01, seed=5, mixup=0.4)
 
     def run(folder, stop=None, seed=1):
         teaching = load_teaching([tmp_path / "teacher.h5"], TRAIN.split, "float32")
-        return run_fit(tmp_path / folder, recipe, stop, weights_seed=seed, teach=teaching)
+        return run_fit(tmp_path / folder, recipe, stop, weights_seed=seed, teaching=teaching)
 
     weights, history = run("whole")
     for looks in (3, 17):

@@ -49,12 +49,12 @@ def run_fit(
     val=VAL,
     weights_seed=1,
     build=build_small_network,
-    teach=None,
+    teaching=None,
 ):
     """Train a network of random weights; the seed stands for the process that the run lives in."""
     keras.utils.set_random_seed(weights_seed)
     network = build(FINDINGS, SIZE)
-    history = fit(network, train, val, recipe, Path(checkpoint_dir), stop or StopRequest(), teach=teach)
+    history = fit(network, train, val, recipe, Path(checkpoint_dir), stop or StopRequest(), teaching=teaching)
     return network.get_weights(), history
 
 

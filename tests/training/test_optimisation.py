@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from small_training import NAN
 
-from cxr.training.optimisation import CLIP_NORM, MAX_POSITIVE_WEIGHT, make_loss, make_optimiser, positive_weights
+from cxr.training.optimisation import (
+    CLIP_NORM,
+    MAX_POSITIVE_WEIGHT,
+    feature_loss,
+    make_loss,
+    make_optimiser,
+    positive_weights,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +62,26 @@ def test_weighted_loss_multiplies_the_positives_of_each_finding():
             total += np.logaddexp(0, logit)
     loss = float(make_loss(weights)(keras.ops.convert_to_tensor(LABELS), keras.ops.convert_to_tensor(LOGITS)))
     assert loss == pytest.approx(total / 10, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss", "slope"),
+    [
+        ([[1, 0], [2, 4]], (4 + 0 + 1 + 16) / 4, [[-1, 0], [-0.5, -2]]),
+        ([[1, 0], [NAN, NAN]], (4 + 0) / 2, [[-2, 0], [0, 0]]),
+        ([[NAN, NAN], [NAN, NAN]], 0, [[0, 0], [0, 0]]),
+    ],
+)
+def test_the_feature_loss_and_its_slope_equal_the_hand_worked_table(targets, loss, slope):
+    """Features of -1, 0 and 1, 0; the slope is twice the error over the number of known targets, and never NaN."""
+    import tensorflow as tf
+
+    features = tf.constant([[-1.0, 0.0], [1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        found = feature_loss(tf.constant(targets, tf.float32), features)
+    assert float(found) == pytest.approx(loss)
+    np.testing.assert_allclose(tape.gradient(found, features), slope)
 
 
 @pytest.mark.fault("C22", "C23")
