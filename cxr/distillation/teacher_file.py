@@ -18,7 +18,8 @@ import keras
 import numpy as np
 
 from cxr.data.columns import name_key
-from cxr.distillation.inception import BACKBONE, MIN_TEACHER_SIZE, build_teacher
+from cxr.distillation.inception import MIN_TEACHER_SIZE, build_teacher
+from cxr.distillation.inception_weights import BACKBONE
 from cxr.network.content_checks import MAX_FINDINGS, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
 from cxr.network.densenet import fuse
 from cxr.network.model_file import (

