@@ -169,9 +169,9 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="FILE",
         default=[],
-        help="another network to learn from, together with the labels: a file of python -m tools.train_teacher, or a "
-        "model file; repeated, the mean of their answers. It answers for pictures in the folders of its own training "
-        "images, and for findings that it knows by name",
+        help="another network, whose features and answers are learned beside the labels: a file of python -m "
+        "tools.train_teacher, or a model file; may be repeated. It speaks for pictures in the folders of its own "
+        "training images, and for findings that it knows by name",
     )
     training.add_argument(
         "--weights",
