@@ -67,6 +67,7 @@ MODEL_PATH = PROJECT_DIR / "model" / "chest_xray_densenet_model.h5"
 CHECKPOINTS = "checkpoints"  # folder beside the model
 START_WEIGHTS_PATH = PROJECT_DIR / "model" / "start_weights.h5"
 NEEDED_BYTES = 450_000_000  # three checkpoints of 113 MB (two kept, one being written) and three model files
+NEEDED_TEACHER_BYTES = 80_000_000  # three times the map to one teacher's features, with its optimiser's variables
 NEEDED_REPORT_BYTES = 20_000_000  # of a report with its pictures; the cache says itself what it needs
 NUM_SHOWN = 10  # test images whose predictions are printed
 
@@ -131,9 +132,10 @@ def run(
     """Run the story from checked data to the report."""
     first = configured_processes()[1] == 0  # of several processes, one writes
     folder, cache_dir = args.model_path.parent, args.work_dir / "cache"
-    check_folder(folder, NEEDED_BYTES - checkpoint_bytes(folder / CHECKPOINTS), "--model-path")
-    for needed in (cache_dir, args.work_dir / "reports"):
-        check_folder(needed, NEEDED_REPORT_BYTES, "--work-dir")
+    needed = NEEDED_BYTES + NEEDED_TEACHER_BYTES * len(args.teacher)
+    check_folder(folder, needed - checkpoint_bytes(folder / CHECKPOINTS), "--model-path")
+    for one in (cache_dir, args.work_dir / "reports"):
+        check_folder(one, NEEDED_REPORT_BYTES, "--work-dir")
     with training_lock(folder) if first else contextlib.nullcontext():
         if first:
             sweep_temp_files(folder)
