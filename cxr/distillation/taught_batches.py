@@ -5,6 +5,7 @@ augmented and blended picture. "Distilling the Knowledge in a Neural Network" (H
 between the label and the answer. Owns who answers for which picture; the loop asks between two batches.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,9 +141,12 @@ class Teaching:
         Args:
             network: from `build_network`; its layers are shared, but for its head.
             batches: of the training split; left at its first epoch.
-        Returns: a model with the outputs of `ReusedHead`, without the cells' where they are not asked for.
+            with_cells: whether the logits of every cell are wanted, for the box loss.
+        Returns: a model with the outputs of `ReusedHead`, without the cells' where they are not wanted.
         """
         batches.set_epoch(0)
+        batches = copy.copy(batches)
+        batches.own_rows = slice  # all of them: several processes must begin with the same head
         self._student_size, pooled = network.input_shape[1], network.get_layer("logits").input
         student = keras.Model(network.input, pooled)
         count = min(len(batches), -(-NUM_MEASURED // batches.batch_size))
@@ -229,11 +233,9 @@ def load_teaching(paths: Sequence[Path], split: Split, precision: str) -> Teachi
 def _scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of each channel, float32, over the rows that are not NaN; 0 and 1 without any."""
     known = features[~np.isnan(features[:, 0])].astype(np.float64)
-    mean, deviation = (known.mean(axis=0), known.std(axis=0)) if len(known) else np.array([0.0, 1.0])[:, None]
-    width = features.shape[1:]
-    return np.broadcast_to(mean, width).astype(np.float32), np.broadcast_to(deviation + LEAST_DEVIATION, width).astype(
-        np.float32
-    )
+    if not len(known):
+        return np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32)
+    return known.mean(axis=0).astype(np.float32), (known.std(axis=0) + LEAST_DEVIATION).astype(np.float32)
 
 
 def blend_targets(labels: np.ndarray, logits: np.ndarray, answered: np.ndarray) -> np.ndarray:

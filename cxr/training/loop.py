@@ -98,10 +98,11 @@ class Teaching(Protocol):
     """What other networks teach: `cxr.distillation.taught_batches` has one that reads teachers from files."""
 
     def begin(self, network: keras.Model, batches: RadiographBatches, with_cells: bool) -> keras.Model:
-        """Return what is trained in place of the network's own head, with its outputs.
+        """Return the model that is trained, with another head than the network's.
 
-        Logits, with boxes those of every cell, and features; its layer `logits` turns into the network's head by
-        `settle`.
+        Args:
+            with_cells: whether the logits of every cell are wanted, for the box loss.
+        Returns: outputs are logits, those of every cell if wanted, and features; the head is its layer `logits`.
         """
 
     def settle(self, network: keras.Model) -> None:
@@ -119,7 +120,7 @@ class _Run:
 
     network: keras.Model
     logits: keras.Model  # the same layers, ending before the sigmoid
-    trained: keras.Model  # what is compiled: the logits; with the box loss the evidence of every cell; with teachers
+    trained: keras.Model  # what is compiled: the logits, with boxes the evidence of every cell, with teachers features
     batches: RadiographBatches
     val: CachedSplit
     recipe: Recipe
