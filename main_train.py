@@ -118,10 +118,13 @@ def read_targets(args: argparse.Namespace, data: DataCheck) -> tuple[Sequence[Bo
 
 
 def check_teachers(args: argparse.Namespace, train: Split) -> None:
-    """Look at the teachers' files before anything is decoded, and say what they can teach. Raises: ModelFileError."""
+    """Look at the teachers' files before anything is decoded, and say what they can teach.
+
+    Raises: LabelError, ModelFileError.
+    """
     if args.teacher:
         import_keras()
-        from cxr.distillation.taught_batches import describe_lessons, plan_lessons
+        from cxr.distillation.lessons import describe_lessons, plan_lessons
 
         say(describe_lessons(plan_lessons(args.teacher, train), len(train.findings)))
 

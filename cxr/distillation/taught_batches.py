@@ -2,12 +2,11 @@
 
 "Knowledge distillation: A good teacher is patient and consistent" (Beyer et al. 2022): student and teacher see one
 augmented and blended picture. "Distilling the Knowledge in a Neural Network" (Hinton et al. 2015): the target lies
-between the label and the answer. Owns who answers for which picture; the loop asks between two batches.
+between the label and the answer. Owns what is asked and learned; the loop asks between two batches.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +15,10 @@ import keras
 import numpy as np
 
 from cxr.data.batches import RadiographBatches
-from cxr.data.columns import name_key
-from cxr.data.labels import Split, top_folder
+from cxr.data.labels import Split
+from cxr.distillation.lessons import Lesson, is_table, plan_lessons
 from cxr.distillation.reused_head import ReusedHead, fit_map
-from cxr.distillation.teacher_file import TeacherInfo, load_teacher, read_teacher_info
+from cxr.distillation.teacher_file import load_teacher
 from cxr.network.model_info import ModelFileError
 from cxr.training.parallel import alone
 
@@ -28,23 +27,6 @@ LEARNED_SHARE = 0.8  # of a blended picture, that must be of sources that the te
 ROUNDING = 1e-6  # of shares in single precision
 NUM_MEASURED = 1920  # pictures that means, deviations and the first map are taken from
 LEAST_DEVIATION = 0.01  # added, for features that hardly ever answer
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What one teacher can teach a student.
-
-    Attributes:
-        columns: places of the common findings among the student's.
-        outputs: places of the same findings among the teacher's.
-        speaks_for: bool (n,), of the training pictures.
-    """
-
-    name: str
-    image_size: int
-    columns: np.ndarray
-    outputs: np.ndarray
-    speaks_for: np.ndarray
 
 
 class Answers(NamedTuple):
@@ -61,71 +43,11 @@ class Answers(NamedTuple):
     answered: np.ndarray
 
 
-def plan_lesson(path: Path, info: TeacherInfo, split: Split) -> Lesson:
-    """Match findings by name and pictures by the folder that their names begin with.
-
-    Args:
-        split: the training split.
-    Raises:
-        ModelFileError: no finding is in common, or no picture is of what the teacher has learned from.
-    """
-    places = {name_key(name): place for place, name in enumerate(info.findings)}
-    common = [
-        (column, places[name_key(name)]) for column, name in enumerate(split.findings) if name_key(name) in places
-    ]
-    if not common:
-        raise ModelFileError(
-            f"{path}: this teacher knows none of the findings {_shown(split.findings)}; it knows "
-            f"{_shown(info.findings)}. Give another file to --teacher, or leave it out."
-        )
-    speaks_for = np.ones(len(split.images), bool)
-    if any(info.sources):  # else its training images were in no folder, and it is taken at its word for all
-        speaks_for = np.array([top_folder(image) in info.sources for image in split.images], bool)
-    if not speaks_for.any():
-        raise ModelFileError(
-            f"{path}: this teacher has learned from images in the folders {_shown(info.sources)}, with which no "
-            f"training image's name begins; for example {split.images[0]}. Give another file to --teacher, or leave it "
-            "out."
-        )
-    columns, outputs = (np.array(one) for one in zip(*common, strict=True))
-    return Lesson(path.name, info.image_size, columns, outputs, speaks_for)
-
-
-def plan_lessons(paths: Sequence[Path], split: Split) -> list[Lesson]:
-    """Read what the teachers' files say, without building a network.
-
-    Raises:
-        ModelFileError: as `plan_lesson`; no teacher knows a finding; or a file cannot be read.
-    """
-    lessons = [plan_lesson(path, read_teacher_info(path), split) for path in paths]
-    check_findings(lessons, split.findings)
-    return lessons
-
-
-def check_findings(lessons: Sequence[Lesson], findings: Sequence[str]) -> None:
-    """Make sure that every finding has a teacher, whose head is reused for it. Raises: ModelFileError."""
-    unknown = [name for column, name in enumerate(findings) if not any(column in one.columns for one in lessons)]
-    if unknown:
-        raise ModelFileError(
-            f"No teacher knows {_shown(unknown)}. Expected that every finding is known by one of --teacher; give "
-            "another teacher as well, or leave the finding out with --findings."
-        )
-
-
-def describe_lessons(lessons: Sequence[Lesson], num_findings: int) -> str:
-    """Say which teachers teach, and for how many of the training pictures."""
-    parts = []
-    for one in lessons:
-        findings = f", {len(one.columns)} of {num_findings} findings" if len(one.columns) < num_findings else ""
-        parts.append(f"{one.name} for {one.speaks_for.sum()} of {len(one.speaks_for)} training pictures{findings}")
-    return f"Teachers: {'; '.join(parts)}."
-
-
 class Teaching:
     """Teachers with their networks; called by the training loop for the targets of a batch."""
 
-    def __init__(self, lessons: Sequence[Lesson], networks: Sequence[keras.Model], num_findings: int) -> None:
-        """Take a network for each lesson: pictures of its size -> pooled features (n, channels), logits.
+    def __init__(self, lessons: Sequence[Lesson], networks: Sequence[keras.Model | None], num_findings: int) -> None:
+        """Take a network for each lesson but a table's: pictures of its size -> pooled features (n, channels), logits.
 
         Its last layer of weights is `logits`, which makes the second of the first.
         """
@@ -194,11 +116,10 @@ class Teaching:
         for lesson, network in self._pairs:
             speaks = shares * lesson.speaks_for[rows] + (1 - shares) * lesson.speaks_for[others]
             speaks = (speaks >= LEARNED_SHARE - ROUNDING)[:, None]
-            with alone():  # of several processes each asks for its own pictures
-                pooled, logits = network.predict_on_batch(resize(pictures, lesson.image_size))
-            pooled, logits = np.asarray(pooled, np.float32), np.asarray(logits, np.float64)
-            if not (np.isfinite(pooled).all() and np.isfinite(logits).all()):
-                raise ModelFileError(f"{lesson.name}: this teacher answers with NaN or Inf. Leave it out of --teacher.")
+            if network is None:
+                pooled = logits = _looked_up(lesson, rows, others, shares[:, None])
+            else:
+                pooled, logits = _predicted(lesson, network, pictures)
             total[:, lesson.columns] += np.where(speaks, logits[:, lesson.outputs], 0.0)
             count[:, lesson.columns] += speaks
             features.append(np.where(speaks, pooled, np.nan))
@@ -212,7 +133,7 @@ class Teaching:
         kernels, bias = [], np.zeros(self._num_findings)
         num_heads = sum(np.isin(np.arange(self._num_findings), lesson.columns) for lesson, _ in self._pairs)
         for (lesson, network), (mean, deviation) in zip(self._pairs, self._scales, strict=True):
-            kernel, offset = (one[..., lesson.outputs] for one in network.get_layer("logits").get_weights())
+            kernel, offset = _head_of(lesson, network)
             part = np.zeros((len(kernel), self._num_findings))
             part[:, lesson.columns] = kernel / num_heads[lesson.columns]
             bias[lesson.columns] += offset / num_heads[lesson.columns]
@@ -226,8 +147,32 @@ def load_teaching(paths: Sequence[Path], split: Split, precision: str) -> Teachi
     lessons, networks = plan_lessons(paths, split), []
     with alone():
         for path in paths:
-            networks.append(load_teacher(path, precision)[0])
+            networks.append(None if is_table(path) else load_teacher(path, precision)[0])
     return Teaching(lessons, networks, len(split.findings))
+
+
+def _predicted(lesson: Lesson, network: keras.Model, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a network's pooled features (b, channels) and logits (b, its findings). Raises: ModelFileError."""
+    with alone():  # of several processes each asks for its own pictures
+        answers = network.predict_on_batch(resize(pictures, lesson.image_size))
+    pooled, logits = (np.asarray(one, np.float32) for one in answers)
+    if not (np.isfinite(pooled).all() and np.isfinite(logits).all()):
+        raise ModelFileError(f"{lesson.name}: this teacher answers with NaN or Inf. Leave it out of --teacher.")
+    return pooled, logits
+
+
+def _looked_up(lesson: Lesson, rows: np.ndarray, others: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return a table's logits (b, findings), blended as the pictures are where it names both."""
+    own, other = lesson.answers[rows], lesson.answers[others]
+    return np.where(np.isnan(other), own, shares * own + (1 - shares) * other)
+
+
+def _head_of(lesson: Lesson, network: keras.Model | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel (channels, outputs) and bias (outputs,) of a head; a table's features are its logits."""
+    if network is None:
+        return np.eye(len(lesson.outputs)), np.zeros(len(lesson.outputs))
+    kernel, bias = network.get_layer("logits").get_weights()
+    return kernel[:, lesson.outputs], bias[lesson.outputs]
 
 
 def _scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,8 +202,3 @@ def resize(pictures: np.ndarray, size: int) -> np.ndarray:
         return pictures
     how = cv2.INTER_AREA if size < pictures.shape[1] else cv2.INTER_LINEAR
     return np.stack([cv2.resize(one[..., 0], (size, size), interpolation=how) for one in pictures])[..., None]
-
-
-def _shown(names: Sequence[str]) -> str:
-    """List a few names for a message."""
-    return ", ".join(name or "(none)" for name in names[:5]) + (", ..." if len(names) > 5 else "")

@@ -170,8 +170,8 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         default=[],
         help="another network, whose features and answers are learned beside the labels: a file of python -m "
-        "tools.train_teacher, or a model file; may be repeated. It speaks for pictures in the folders of its own "
-        "training images, and for findings that it knows by name",
+        "tools.train_teacher, a model file, or a table of probabilities (.csv); may be repeated. A network speaks for "
+        "pictures in the folders of its own training images, and for findings that it knows by name",
     )
     training.add_argument(
         "--weights",

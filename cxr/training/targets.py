@@ -57,38 +57,52 @@ def blend_soft_labels(path: Path, split: Split) -> tuple[np.ndarray, int]:
         float32 (n, findings), NaN where the label is blank; and how many images of the split the table names.
 
     Raises:
+        LabelError: as `read_probabilities`.
+    """
+    soft = read_probabilities(path, split, "--soft-labels")
+    named = ~np.isnan(soft).any(axis=1)
+    blended = np.where(named[:, None], (1 - SOFT_SHARE) * split.labels + SOFT_SHARE * soft, split.labels)
+    return blended.astype(np.float32), int(named.sum())
+
+
+def read_probabilities(path: Path, split: Split, flag: str) -> np.ndarray:
+    """Read a table of probabilities for the images of a split that it names.
+
+    Args:
+        path: as `blend_soft_labels` takes it; of images named more than once the last row counts.
+        flag: that the table was given to, for messages.
+
+    Returns: float32 (n, findings), rows of NaN for images that are not named.
+
+    Raises:
         LabelError: a column is missing, a value is no probability, or no image of the split is named.
     """
     try:
         table = list(records(read_table(path)))
     except TableError as error:
         raise LabelError(f"{path.name}{f' line {error.line}' if error.line else ''}: {error}") from error
-    columns = _columns(path, table[0][1] if table else [], split.findings)
+    columns = _columns(path, table[0][1] if table else [], split.findings, flag)
     rows = {image: row for row, image in enumerate(split.images)}
-    blended, named = split.labels.copy(), set()
+    probabilities = np.full(split.labels.shape, np.nan, np.float32)
     for line, cells in table[1:]:
         row = rows.get(cells[columns[0]]) if len(cells) > max(columns) else None
         if row is None:
             continue
-        soft = np.array([_probability(path, line, cells[column]) for column in columns[1:]], np.float32)
-        blended[row] = (1 - SOFT_SHARE) * split.labels[row] + SOFT_SHARE * soft
-        named.add(row)
-    if not named:
+        probabilities[row] = [_probability(path, line, cells[column]) for column in columns[1:]]
+    if np.isnan(probabilities).all():
         raise LabelError(
             f"{path.name}: none of its images is in the {split.name} split. Names must be those of the CSV, for "
             f"example {split.images[0]}."
         )
-    return blended, len(named)
+    return probabilities
 
 
-def _columns(path: Path, header: Sequence[str], findings: Sequence[str]) -> list[int]:
+def _columns(path: Path, header: Sequence[str], findings: Sequence[str], flag: str) -> list[int]:
     """Return the places of `Image` and of every finding in the header."""
     places = {name_key(name): place for place, name in enumerate(header)}
     missing = [name for name in ("Image", *findings) if name_key(name) not in places]
     if missing:
-        raise LabelError(
-            f"{path.name} line 1: missing column {', '.join(missing)}. Add it, or leave out --soft-labels."
-        )
+        raise LabelError(f"{path.name} line 1: missing column {', '.join(missing)}. Add it, or leave out {flag}.")
     return [places[name_key(name)] for name in ("Image", *findings)]
 
 

@@ -13,15 +13,8 @@ from small_training import FINDINGS, TRAIN, StopAfter, run_fit
 from cxr.data.batches import RadiographBatches
 from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
-from cxr.distillation.taught_batches import (
-    Teaching,
-    blend_targets,
-    describe_lessons,
-    load_teaching,
-    plan_lesson,
-    plan_lessons,
-    resize,
-)
+from cxr.distillation.lessons import describe_lessons, plan_lesson, plan_lessons, plan_table
+from cxr.distillation.taught_batches import Teaching, blend_targets, load_teaching, resize
 from cxr.distillation.teacher_file import TeacherInfo
 from cxr.network.model_info import ModelFileError
 from cxr.training.recipe import Recipe
@@ -160,6 +153,52 @@ def teacher_network(lesson, seed):
     whole = build_small_network(range(lesson.outputs.max() + 1), lesson.image_size)
     head = whole.get_layer("logits")
     return keras.Model(whole.input, [head.input, head.output])
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_a_table_teaches_its_logits_for_the_pictures_that_it_names(tmp_path, mixup):
+    """Blended with a picture that it names too, the logits are blended; a network beside it has half of the answer."""
+    split, rng = make_split(IMAGES, ("A", "B", "C")), np.random.default_rng(3)
+    named, probabilities = [0, 1, 2, 3, 6], rng.uniform(0, 1, (5, 3))
+    probabilities[0] = [0, 1, 0.5]
+    logits = np.full((8, 3), NAN)
+    clipped = np.clip(probabilities, 1e-4, 1 - 1e-4)
+    logits[named] = np.log(clipped / (1 - clipped))
+    rows = [f"{IMAGES[k]},{','.join(map(repr, row))},ok" for k, row in zip(named, probabilities.tolist(), strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["Image,c,A,b,Notices", *[swap(row) for row in rows]]) + "\n")
+    lesson = plan_table(tmp_path / "table.csv", split)
+    assert_allclose(lesson.answers, logits, rtol=1e-4)
+    pictures = rng.integers(0, 256, (8, 16, 16, 1), np.uint8)
+    batches = RadiographBatches(CachedSplit(split, pictures, "x"), 8, training=True, seed=1, mixup=mixup)
+    other_lesson = lesson_of(("A", "B", "C"), (), 16, split)
+    network = teacher_network(other_lesson, 4)
+    teaching = Teaching([lesson, other_lesson], [None, network], 3)
+    trained = teaching.begin(build_small_network(("A", "B", "C"), 16), batches, with_cells=False)
+    *_, head_kernel, head_bias = trained.get_layer("logits").get_weights()
+    heard = set()
+    for epoch in range(12):
+        batches.set_epoch(epoch)
+        own, other, shares = batches.composition(0)
+        model_inputs, labels = batches[0]
+        _, (found, features) = teaching(batches, 0, model_inputs, labels)
+        of_network = network.predict_on_batch(model_inputs)[1]
+        for row, (k, j, share) in enumerate(zip(own, other, shares, strict=True)):
+            speaks = (k in named) * share + (j in named) * (1 - share) >= 0.8
+            heard.add((bool(speaks), j in named))
+            assert np.isnan(features[row, :3]).all() == (not speaks)
+            answer = of_network[row]
+            if speaks:
+                table = share * logits[k] + (1 - share) * logits[j] if j in named else logits[k]
+                answer = (table + answer) / 2
+                assert_allclose(features[row] @ head_kernel + head_bias, answer, rtol=1e-3, atol=1e-3)
+            assert_allclose(found[row], 0.1 * labels[row] + 0.9 / (1 + np.exp(-answer)), rtol=1e-4, atol=1e-5)
+    assert len(heard) == 4
+
+
+def swap(row):
+    """Put the columns image, A, B, C, notices into the order image, C, A, B, notices."""
+    image, first, second, third, notices = row.split(",")
+    return ",".join((image, third, first, second, notices))
 
 
 def test_what_is_trained_ends_in_the_networks_head():

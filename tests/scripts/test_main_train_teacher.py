@@ -125,3 +125,36 @@ def test_a_taught_student_answers_as_its_teacher_does(project, teacher, without_
         assert run("--teacher", str(teacher), "--fresh") == 0
         info = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
         assert info.self_check.probabilities[2] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+
+
+def test_a_table_teaches_beside_a_network_or_alone(project, teacher, without_report, capsys):
+    """Alone, and right about every picture, it moves the student's answers to its own: here 0.98 or 0.02 for all."""
+    table = project / "probabilities.csv"
+    for probability in (0.98, 0.02):
+        rows = "".join(f"{k}.png,{probability},{probability},{probability}\n" for k in range(1, 25))
+        table.write_text("Image,Mass,Pleural Thickening,Hernia\n" + rows)
+        assert run("--teacher", str(table), "--fresh", "--epochs", "1") == 0
+        assert "Teachers: probabilities.csv for 24 of 24 training pictures." in capsys.readouterr().out
+        info = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
+        assert info.self_check.probabilities == pytest.approx([probability] * 3, abs=0.02)
+    assert run("--teacher", str(table), "--teacher", str(teacher), "--fresh", "--epochs", "1") == 0
+    info = read_model_info(project / "model" / "chest_xray_densenet_model.h5")
+    assert info.settings["teachers"] == f"{label(table)}, {label(teacher)}"
+
+
+@pytest.mark.fault("T73")
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("Image,Mass,Hernia\n1.png,0,1\n", "missing column Pleural_Thickening. Add it, or leave out --teacher."),
+        ("Image,Mass,Pleural_Thickening,Hernia\n1.png,0,1,2\n", "line 2: expected a probability from 0 to 1"),
+        ("Image,Mass,Pleural_Thickening,Hernia\nx.png,0,1,0\n", "none of its images is in the train split"),
+    ],
+)
+def test_a_useless_table_is_refused_before_any_image_is_decoded(project, monkeypatch, capsys, table, message):
+    monkeypatch.setattr(main_train, "cache_split", None)
+    (project / "table.csv").write_text(table)
+    assert run("--teacher", str(project / "table.csv")) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
