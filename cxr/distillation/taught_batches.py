@@ -70,14 +70,16 @@ class Teaching:
         batches = copy.copy(batches)
         batches.own_rows = slice  # all of them: several processes must begin with the same head
         self._student_size, pooled = network.input_shape[1], network.get_layer("logits").input
-        student = keras.Model(network.input, pooled)
+        student, start = keras.Model(network.input, pooled), network.get_weights()
         count = min(len(batches), -(-NUM_MEASURED // batches.batch_size))
         seen, told = [], []
         for index in range(count):
             pictures, _ = batches[index]
-            with alone():
-                seen.append(np.asarray(student.predict_on_batch(resize(pictures, self._student_size))))
+            inputs = resize(pictures, self._student_size).astype(np.float32)
+            with alone():  # as training sees it: where moving statistics do not fit yet, prediction has other features
+                seen.append(keras.ops.convert_to_numpy(student(inputs, training=True)))
             told.append(self._ask(batches, index, pictures).features)
+        network.set_weights(start)  # moving statistics have moved
         features = [np.concatenate(ones) for ones in zip(*told, strict=True)]
         self._scales = [_scale(one) for one in features]
         maps = [fit_map(np.concatenate(seen), one) for one in self._standardised(features)]

@@ -219,6 +219,25 @@ def test_what_is_trained_ends_in_the_networks_head():
     assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
 
 
+def test_the_first_map_is_fitted_to_what_training_sees():
+    """Random weights with untouched moving statistics give other features in training than in prediction."""
+    pictures = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 1), np.uint8)
+    pictures = (pictures * np.linspace(0.1, 1, 32)[:, None, None, None]).astype(np.uint8)
+    split = make_split([f"{k}.png" for k in range(32)])
+    batches = RadiographBatches(CachedSplit(split, pictures, "x"), 8)
+    lesson = lesson_of(LETTERS, (), split=split)
+    keras.utils.set_random_seed(5)
+    network = build_small_network(LETTERS, 16)
+    weights = network.get_weights()
+    teaching = Teaching([lesson], [teacher_network(lesson, 3)], len(LETTERS))
+    trained = teaching.begin(network, batches, with_cells=False)
+    for before, after in zip(weights[:-2], network.get_weights()[:-2], strict=True):  # all but the head's
+        assert_array_equal(before, after)
+    inputs, (_, wanted) = teaching(batches, 0, *batches[0])
+    _, found = trained(inputs.astype(np.float32), training=True)
+    assert np.mean((np.asarray(found) - wanted) ** 2) < np.mean(wanted**2)
+
+
 def test_every_finding_needs_a_teacher(tmp_path, monkeypatch):
     use_small_teachers(monkeypatch)
     write_small_teacher(tmp_path / "a.h5", ("A", "B"))
