@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import keras
 import numpy as np
 
 from cxr.data.batches import RadiographBatches
 from cxr.data.labels import Split
+from cxr.distillation.feature_scale import FeatureScale, measure_scale
 from cxr.distillation.lessons import Lesson, is_table, plan_lessons
 from cxr.distillation.reused_head import ReusedHead, fit_map
 from cxr.distillation.teacher_file import load_teacher
+from cxr.imaging.radiograph import to_model_input
+from cxr.metrics.calibration import sigmoid
 from cxr.network.model_info import ModelFileError
 from cxr.training.parallel import alone
 
@@ -26,7 +28,6 @@ TEACHER_SHARE = 0.9  # of the answer in a target; the label has the rest
 LEARNED_SHARE = 0.8  # of a blended picture, that must be of sources that the teacher has learned from
 ROUNDING = 1e-6  # of shares in single precision
 NUM_MEASURED = 1920  # pictures that means, deviations and the first map are taken from
-LEAST_DEVIATION = 0.01  # added, for features that hardly ever answer
 
 
 class Answers(NamedTuple):
@@ -52,7 +53,7 @@ class Teaching:
         Its last layer of weights is `logits`, which makes the second of the first.
         """
         self._pairs, self._num_findings = list(zip(lessons, networks, strict=True)), num_findings
-        self._scales: list[tuple[np.ndarray, np.ndarray]] = []  # of each teacher: mean and deviation (channels,)
+        self._scales: list[FeatureScale] = []  # of each teacher
         self._head: ReusedHead | None = None
         self._student_size = 0
         self.picture_size = max(one.image_size for one in lessons)  # smaller pictures would hide what it was shown
@@ -81,7 +82,7 @@ class Teaching:
             told.append(self._ask(batches, index, pictures).features)
         network.set_weights(start)  # moving statistics have moved
         features = [np.concatenate(ones) for ones in zip(*told, strict=True)]
-        self._scales = [_scale(one) for one in features]
+        self._scales = [measure_scale(one) for one in features]
         maps = [fit_map(np.concatenate(seen), one) for one in self._standardised(features)]
         kernel, bias = (np.concatenate(ones, axis=-1) for ones in zip(*maps, strict=True))
         self._head = ReusedHead(kernel, bias, *self._mean_head())
@@ -128,7 +129,7 @@ class Teaching:
         return Answers(features, total / np.maximum(count, 1), count > 0)
 
     def _standardised(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [(one - mean) / deviation for one, (mean, deviation) in zip(features, self._scales, strict=True)]
+        return [scale.standardise(one) for one, scale in zip(features, self._scales, strict=True)]
 
     def _mean_head(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the head that answers with the mean of the teachers' logits, from their standardised features."""
@@ -177,14 +178,6 @@ def _head_of(lesson: Lesson, network: keras.Model | None) -> tuple[np.ndarray, n
     return kernel[:, lesson.outputs], bias[lesson.outputs]
 
 
-def _scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of each channel, float32, over the rows that are not NaN; 0 and 1 without any."""
-    known = features[~np.isnan(features[:, 0])].astype(np.float64)
-    if not len(known):
-        return np.zeros(features.shape[1], np.float32), np.ones(features.shape[1], np.float32)
-    return known.mean(axis=0).astype(np.float32), (known.std(axis=0) + LEAST_DEVIATION).astype(np.float32)
-
-
 def blend_targets(labels: np.ndarray, logits: np.ndarray, answered: np.ndarray) -> np.ndarray:
     """Blend labels with teachers' probabilities; a blank label (NaN) is learned from the teachers alone.
 
@@ -193,7 +186,7 @@ def blend_targets(labels: np.ndarray, logits: np.ndarray, answered: np.ndarray) 
         answered: bool (b, findings); where it is False the label stays, blank or not.
     Returns: float32 (b, findings).
     """
-    answers = 0.5 * (1.0 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
+    answers = sigmoid(logits)
     blended = np.where(np.isnan(labels), answers, (1 - TEACHER_SHARE) * labels + TEACHER_SHARE * answers)
     return np.where(answered, blended, labels).astype(np.float32)
 
@@ -202,5 +195,4 @@ def resize(pictures: np.ndarray, size: int) -> np.ndarray:
     """Return the same pictures at another size, uint8 (b, size, size, 1)."""
     if pictures.shape[1] == size:
         return pictures
-    how = cv2.INTER_AREA if size < pictures.shape[1] else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(one[..., 0], (size, size), interpolation=how) for one in pictures])[..., None]
+    return np.stack([to_model_input(one[..., 0], size) for one in pictures])

@@ -20,7 +20,7 @@ from cxr.training.run_control import DivergedError, Stopped
 from tools import learn_features
 from tools.features import learning
 from tools.features.crops import CropBatches
-from tools.features.learning import build_student, channel_statistics, explained_variance, learn, rate_at
+from tools.features.learning import build_student, explained_variance, learn, rate_at
 from tools.learn_features import main
 
 DENSENET = Path(__file__).resolve().parents[2] / "model" / "start_weights.h5"
@@ -88,17 +88,6 @@ def test_schedule_at_points_computed_by_hand():
         0.0,
     ]
     assert_allclose([rate_at(step, 1000, 0.003) for step in steps], 0.003 * np.array(expected), rtol=1e-5, atol=1e-12)
-
-
-def test_targets_are_standardised_by_channel():
-    features = np.random.default_rng(0).normal([3, -2, 0], [2, 0.5, 0], (7, 4, 4, 3)).astype(np.float32)
-    found = channel_statistics(features)
-    rows = np.float64(features.reshape(-1, 3))
-    assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-5, atol=1e-7)
-    assert_allclose(found.deviation, rows.std(axis=0) + 0.01, rtol=1e-5)
-    standardised = found.standardise(features)
-    assert standardised.dtype == np.float32
-    assert_allclose(standardised, (features - rows.mean(axis=0)) / (rows.std(axis=0) + 0.01), rtol=1e-4, atol=1e-5)
 
 
 def test_explained_variance_is_sklearns():

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from cxr.data.batches import prepare_ahead
+from cxr.distillation.feature_scale import FeatureScale, measure_scale
 from cxr.imaging.radiograph import to_model_input
 from cxr.training.checkpoint import Checkpoint, check_identity, read_checkpoint, write_checkpoint
 from cxr.training.run_control import DivergedError, Stopped, StopRequest
@@ -26,41 +27,22 @@ CLIP_NORM = 5.0  # of each gradient
 WARM_UP_SHARE = 0.05  # of the steps
 WARM_UP_START = 0.001  # of the steps; the first one moves too
 NUM_STATISTICS_BATCHES = 15  # 480 crops
-LEAST_DEVIATION = 0.01  # added, for channels that hardly ever answer
 CHECKPOINT_EVERY = 250  # steps
 PROGRESS_SECONDS = 120.0
 STUDENT_MAP, STUDENT_FEATURES = "pool4_relu", "relu"  # of DenseNet121: (n, h, w, 1024) each, h of side/16 and side/32
 
 
-class Statistics(NamedTuple):
-    """Mean and deviation of each channel, float32 (channels,)."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    def standardise(self, features: np.ndarray) -> np.ndarray:
-        """Return features (..., channels) with mean 0 and deviation 1, nearly."""
-        return ((features - self.mean) / self.deviation).astype(np.float32)
-
-
-def channel_statistics(features: np.ndarray) -> Statistics:
-    """Measure features (..., channels) over all axes but the last."""
-    rows = features.reshape(-1, features.shape[-1])
-    mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-    return Statistics(mean.astype(np.float32), (deviation + LEAST_DEVIATION).astype(np.float32))
-
-
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A network with a map and pooled features as its outputs, and the statistics of both."""
+    """A network with a map and pooled features as its outputs, and the scales of both."""
 
     network: keras.Model
-    statistics: tuple[Statistics, Statistics]
+    scales: tuple[FeatureScale, FeatureScale]
 
     def targets(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what the student has to predict: float32 (n, h, w, channels) and (n, channels)."""
         answers = features_of(self.network, inputs)
-        return tuple(one.standardise(answer) for one, answer in zip(self.statistics, answers, strict=True))
+        return tuple(one.standardise(answer) for one, answer in zip(self.scales, answers, strict=True))
 
 
 def features_of(network: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
@@ -68,9 +50,9 @@ def features_of(network: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
 
 
 def measure_teacher(network: keras.Model, batches: CropBatches) -> Teacher:
-    """Take the statistics of a teacher's answers to the first 480 crops."""
+    """Measure the scales of a teacher's answers to the first 480 crops."""
     answers = [features_of(network, batches[index][0]) for index in range(NUM_STATISTICS_BATCHES)]
-    maps, pooled = (channel_statistics(np.concatenate(ones)) for ones in zip(*answers, strict=True))
+    maps, pooled = (measure_scale(np.concatenate(ones)) for ones in zip(*answers, strict=True))
     return Teacher(network, (maps, pooled))
 
 
@@ -227,8 +209,8 @@ def _resume(run: _Run, teacher: keras.Model, say: Callable[[str], None]) -> None
     run.student.set_weights([arrays[f"weight.{k}"] for k in range(len(run.student.weights))])
     for k, variable in enumerate(run.student.optimizer.variables):
         variable.assign(arrays[f"optimiser.{k}"])
-    statistics = [Statistics(arrays[f"mean.{k}"], arrays[f"deviation.{k}"]) for k in range(2)]
-    run.teacher = Teacher(teacher, tuple(statistics))
+    scales = [FeatureScale(arrays[f"mean.{k}"], arrays[f"deviation.{k}"]) for k in range(2)]
+    run.teacher = Teacher(teacher, tuple(scales))
     say(f"Going on after {run.next_batch * BATCH_SIZE:,} crops.")
 
 
@@ -236,7 +218,7 @@ def _save(run: _Run) -> None:
     run.generation += 1
     arrays = {f"weight.{k}": weight for k, weight in enumerate(run.student.get_weights())}
     arrays |= {f"optimiser.{k}": one.numpy() for k, one in enumerate(run.student.optimizer.variables)}
-    for k, (mean, deviation) in enumerate(run.teacher.statistics):
+    for k, (mean, deviation) in enumerate(run.teacher.scales):
         arrays |= {f"mean.{k}": mean, f"deviation.{k}": deviation}
     record = {"identity": run.identity, "next_batch": run.next_batch}
     write_checkpoint(run.checkpoint_dir, Checkpoint(run.generation, record, arrays))
