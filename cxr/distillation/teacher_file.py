@@ -21,7 +21,7 @@ from cxr.data.columns import name_key
 from cxr.distillation.inception import MIN_TEACHER_SIZE, build_teacher
 from cxr.distillation.inception_weights import BACKBONE
 from cxr.network.content_checks import MAX_FINDINGS, MAX_NAME_LENGTH, MAX_TEXT_LENGTH
-from cxr.network.densenet import fuse
+from cxr.network.densenet import build_network, fuse
 from cxr.network.model_file import (
     INFO_ATTRIBUTE,
     MAX_IMAGE_SIZE,
@@ -125,7 +125,7 @@ def load_teacher(path: str | os.PathLike, precision: str = "float32") -> tuple[k
     """Verify a teacher's file, or a model file of this project, then build its network.
 
     Args:
-        precision: Keras dtype policy of a teacher's backbone; that of a model file is float32.
+        precision: Keras dtype policy of the backbone.
     Returns: a frozen network from (n, size, size, 1), values 0-255, to what its head sees, the pooled features
         float32 (n, channels), and to its logits float32 (n, findings); its record.
     Raises:
@@ -133,8 +133,10 @@ def load_teacher(path: str | os.PathLike, precision: str = "float32") -> tuple[k
     """
     path = Path(path)
     if _is_model_file(path):
-        network, model_info = load_model(path)
+        saved, model_info = load_model(path)
         info = _from_model_info(model_info)
+        network = build_network(info.findings, info.image_size, precision=precision)
+        network.set_weights(saved.get_weights())
     else:
         info, weights = _read(path, _all_weights)
         network = build_teacher(info.findings, info.image_size, precision=precision)

@@ -18,6 +18,7 @@ from cxr.distillation.teacher_file import (
     read_teacher_info,
     save_teacher,
 )
+from cxr.network.densenet import build_network
 from cxr.network.model_file import TEACHER_ATTRIBUTE, content_digest, load_model, save_model
 from cxr.network.model_info import ModelFileError
 
@@ -61,6 +62,24 @@ def test_a_model_file_is_a_teacher_too(path):
     assert_allclose(probabilities, network.predict_on_batch(pictures), rtol=1e-5)
     assert (info.findings, info.image_size, info.sources) == (MODEL_FINDINGS, SIZE, ("nih", "phantom", ""))
     assert read_teacher_info(path) == info
+
+
+def test_a_model_file_computes_in_the_precision_that_is_asked_for(path, monkeypatch):
+    monkeypatch.undo()  # a network as model files hold it
+    network = build_network(MODEL_FINDINGS, SIZE)
+    save_model(network, make_info(), path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 1), np.uint8)
+    exact, rounded = (load_teacher(path, precision)[0] for precision in ("float32", "mixed_bfloat16"))
+    assert (exact.get_layer("relu").compute_dtype, rounded.get_layer("relu").compute_dtype) == ("float32", "bfloat16")
+    expected, found = (one.predict_on_batch(pictures) for one in (exact, rounded))
+    assert_allclose(
+        expected[1],
+        keras.Model(network.input, network.get_layer("logits").output).predict_on_batch(pictures),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert_allclose(found[0], expected[0], rtol=0.1, atol=0.02 * np.abs(expected[0]).max())
+    assert found[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["teacher's file", "model file"])
