@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cxr.data.batches import RadiographBatches
+from cxr.data.cache import CachedSplit
 from cxr.data.labels import Split
 from cxr.distillation.feature_scale import FeatureScale, measure_scale
 from cxr.distillation.lessons import Lesson, is_table, plan_lessons
@@ -25,6 +26,8 @@ from cxr.network.model_info import ModelFileError
 from cxr.training.parallel import alone
 
 TEACHER_SHARE = 0.9  # of the answer in a target; the label has the rest
+TABLE_SHARE = 0.25  # of a head that is fitted to tables alone, in the finished one
+LEAST_NAMED = 200  # pictures of a table that such a head is fitted to
 LEARNED_SHARE = 0.8  # of a blended picture, that must be of sources that the teacher has learned from
 ROUNDING = 1e-6  # of shares in single precision
 NUM_MEASURED = 1920  # pictures that means, deviations and the first map are taken from
@@ -92,6 +95,35 @@ class Teaching:
     def settle(self, network: keras.Model) -> None:
         """Write the head, as the one dense layer that it amounts to, into the network."""
         network.get_layer("logits").set_weights(self._head.as_dense())
+
+    def finish(self, network: keras.Model, cached: CachedSplit, batch_size: int) -> None:
+        """Give the finished network's head a part that is fitted to the tables alone, on pictures as they are.
+
+        While training, a table is heard for the few pictures that it names, augmented and blended with others. A last
+        layer fitted anew to finished features ("Last Layer Re-Training is Sufficient for Robustness to Spurious
+        Correlations", Kirichenko et al. 2022) learns its logits from all of these at once, in closed form.
+
+        Args:
+            network: with the weights of the best epoch; its layer `logits` is changed, unless no table names
+                LEAST_NAMED of the pictures.
+            cached: the training split, at the teachers' size.
+        """
+        student, heads = keras.Model(network.input, network.get_layer("logits").input), []
+        for lesson in (lesson for lesson, teacher in self._pairs if teacher is None):
+            rows = np.flatnonzero(lesson.speaks_for)
+            if len(rows) >= LEAST_NAMED:
+                parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+                with alone():
+                    features = [
+                        student.predict_on_batch(resize(cached.model_inputs[part], self._student_size))
+                        for part in parts
+                    ]
+                heads.append(fit_map(np.concatenate(features), lesson.answers[rows]))
+        if heads:
+            own = network.get_layer("logits").get_weights()
+            fitted = [np.mean(ones, axis=0) for ones in zip(*heads, strict=True)]
+            blended = [(1 - TABLE_SHARE) * one + TABLE_SHARE * other for one, other in zip(own, fitted, strict=True)]
+            network.get_layer("logits").set_weights(blended)
 
     def __call__(
         self, batches: RadiographBatches, index: int, pictures: np.ndarray, targets: Any

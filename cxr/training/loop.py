@@ -108,6 +108,13 @@ class Teaching(Protocol):
     def settle(self, network: keras.Model) -> None:
         """Write what the network's head has become into its layer `logits`."""
 
+    def finish(self, network: keras.Model, cached: CachedSplit, batch_size: int) -> None:
+        """Change the head of the network with its best weights, if that is of use.
+
+        Args:
+            cached: the training split.
+        """
+
     def __call__(
         self, batches: RadiographBatches, index: int, pictures: np.ndarray, targets: Any
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -201,6 +208,8 @@ def fit(
         on_epoch(run.state.history)
         _save(run)
     network.set_weights(run.best_weights)
+    if teaching is not None:
+        teaching.finish(network, train, recipe.batch_size)
     return run.state.history
 
 

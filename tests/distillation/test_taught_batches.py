@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.linear_model import Ridge
 from small_network import build_small_network
 from small_teacher import use_small_teachers, write_small_teacher
 from small_training import FINDINGS, TRAIN, StopAfter, run_fit
@@ -236,6 +237,39 @@ def test_the_first_map_is_fitted_to_what_training_sees():
     inputs, (_, wanted) = teaching(batches, 0, *batches[0])
     _, found = trained(inputs.astype(np.float32), training=True)
     assert np.mean((np.asarray(found) - wanted) ** 2) < np.mean(wanted**2)
+
+
+@pytest.mark.parametrize("num_named", [200, 199])
+def test_a_quarter_of_the_finished_head_is_fitted_to_the_table(tmp_path, num_named):
+    """The oracle is scikit-learn's ridge regression of the table's logits on features of pictures as they are."""
+    rng = np.random.default_rng(2)
+    split = make_split([f"{k}.png" for k in range(230)], ("A", "B"))
+    pictures = rng.integers(0, 256, (230, 24, 24, 1), np.uint8)
+    pictures = (pictures * rng.uniform(0.1, 1, (230, 1, 1, 1))).astype(np.uint8)
+    named = rng.permutation(230)[:num_named]
+    probabilities = rng.uniform(0.01, 0.99, (num_named, 2))
+    rows = [f"{k}.png,{a!r},{b!r}" for k, (a, b) in zip(named, probabilities.tolist(), strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["Image,A,B", *rows]) + "\n")
+    cached = CachedSplit(split, pictures, "x")
+    batches = RadiographBatches(cached, 64, training=True, seed=1, mixup=0.4)
+    network = build_small_network(("A", "B"), 16)
+    own = network.get_layer("logits").get_weights()
+    other = lesson_of(("A", "B"), (), 24, split)
+    lessons = [plan_table(tmp_path / "table.csv", split), other]
+    teaching = Teaching(lessons, [None, teacher_network(other, 3)], 2)
+    teaching.begin(network, batches, with_cells=False)
+    teaching.finish(network, cached, 64)
+    kernel, bias = network.get_layer("logits").get_weights()
+    if num_named < 200:
+        assert_array_equal(kernel, own[0])
+        return
+    student = keras.Model(network.input, network.get_layer("pooled").output)
+    features = student.predict_on_batch(resize(pictures[named], 16)).astype(np.float64)
+    scatter = np.var(features, axis=0).sum() * num_named
+    ridge = Ridge(alpha=0.3 * scatter / features.shape[1], solver="cholesky")
+    ridge.fit(features, np.log(probabilities / (1 - probabilities)))
+    assert_allclose(kernel, 0.75 * own[0] + 0.25 * ridge.coef_.T, rtol=1e-3, atol=1e-4)
+    assert_allclose(bias, 0.75 * own[1] + 0.25 * ridge.intercept_, rtol=1e-3, atol=1e-4)
 
 
 def test_every_finding_needs_a_teacher(tmp_path, monkeypatch):
