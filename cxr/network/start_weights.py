@@ -23,7 +23,7 @@ import numpy as np
 from cxr.data.columns import name_key
 from cxr.network.known_models import KNOWN_MODELS, fetch
 from cxr.network.model_file import INFO_ATTRIBUTE, read_model_info
-from cxr.network.model_info import ModelFileError
+from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.network.published_weights import is_published_format, read_published_weights
 from cxr.system.atomic_files import replacing
 from cxr.system.hdf5_guard import open_guarded
@@ -203,12 +203,22 @@ def _load_file(model: keras.Model, findings: Sequence[str], path: Path) -> Start
     if same_findings:
         _set_weights([head], [stored[head.name]], path)
     if origin is None:
-        origin = f"{path.name}: {info.weights_origin}, then trained" if info else f"file {path.name}"
+        origin = f"{path.name}: {info.weights_origin}, then {_training_of(info)}" if info else f"file {path.name}"
     heads = [arrays[0] for arrays in stored.values() if arrays[0].ndim == 2]  # a dense layer is a head
     note = ""
     if not known and heads:  # of a file that is not this project's
         note = f"{path.name} has a head of {heads[-1].shape[1]} outputs without names; a new one is trained."
     return StartWeights(origin, pretrained=True, note=note, head=same_findings)
+
+
+def _training_of(info: ModelInfo) -> str:
+    """Say what a model file has learned from, as far as its record knows."""
+    known = [
+        f"{source.num_images:,} {source.description or (f'images of {source.name}' if source.name else 'images')}"
+        for source in info.sources
+        if source.num_images
+    ]
+    return f"trained on {' and '.join(known)}" if known else "trained"
 
 
 def read_layers(file: h5py.File, path: Path) -> dict[str, list[np.ndarray]]:

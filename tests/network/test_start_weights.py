@@ -11,6 +11,7 @@ import pytest
 
 from cxr.network import start_weights
 from cxr.network.densenet import build_network
+from cxr.network.input_check import Source
 from cxr.network.model_file import save_model
 from cxr.network.model_info import ModelFileError, ModelInfo
 from cxr.network.start_weights import StartWeights, load_start_weights, save_start_weights
@@ -92,10 +93,11 @@ def test_half_precision_file_refuses_what_it_cannot_hold(network, tmp_path):
 def test_own_model_file_gives_backbone_and_head_of_the_same_findings(network, other, tmp_path, findings):
     randomise(network, 5)
     randomise(other, 6)
-    save_model(network, ModelInfo(FINDINGS, SIZE, weights_origin="none"), tmp_path / "model.h5")
+    sources = (Source("nih", "films", 2300, 9), Source("other", num_images=7), Source(num_images=1), Source("empty"))
+    save_model(network, ModelInfo(FINDINGS, SIZE, weights_origin="none", sources=sources), tmp_path / "model.h5")
     assert (tmp_path / "model.h5").stat().st_size < 29.8e6  # the other 0.2 MB are for the feature statistics
     start = load_start_weights(other, findings, str(tmp_path / "model.h5"))
-    assert start.origin == "model.h5: none, then trained"
+    assert start.origin == "model.h5: none, then trained on 2,300 films and 7 images of other and 1 images"
     assert_same_backbone(other, backbone_weights(network))
     same_head = np.array_equal(other.get_layer("logits").get_weights()[0], network.get_layer("logits").get_weights()[0])
     assert same_head == (findings == FINDINGS)
