@@ -120,6 +120,20 @@ def test_start_page_says_in_one_sentence_what_the_model_has_seen(client):
     assert "0.78 over 14 findings on 439 radiographs of patients; 0.96 over 14 findings on 240 synthetic" in page
 
 
+@pytest.mark.parametrize(
+    ("origin", "settings", "ending"),
+    [
+        ("400 phantoms", {}, "nothing else but its start weights."),
+        ("400 phantoms", {"teachers": "a.h5 12"}, "nothing else but its start weights and other models' answers."),
+        ("none", {"teachers": "", "soft_labels": "b.csv 3"}, "nothing else but other models' answers."),
+    ],
+)
+def test_start_page_names_what_else_taught_the_model(origin, settings, ending):
+    model = TwoSources()
+    model.info = dataclasses.replace(model.info, weights_origin=origin, settings=settings)
+    assert ending in said(client_of(model).get("/"))
+
+
 def test_result_explains_why_few_findings_reach_the_default_threshold(client):
     page = said(upload(client, png(1)))
     assert "Few findings reach 0.50: most are rare" in page
