@@ -138,7 +138,7 @@ def test_errors_are_pages_in_the_same_design(page):
     page.wait_for_selector("text=Error 415")
     assert "not a PNG, JPEG or DICOM" in text_of(page, "main")
     page.click("text=Back to the start page")
-    assert page.is_visible("form.upload")
+    page.wait_for_selector("form.upload")
     for path in ("/nothing", "/samples/none.png"):
         assert page.goto(path).status == 404
         assert "Error 404" in text_of(page, "main")
