@@ -108,22 +108,20 @@ class Teaching:
                 LEAST_NAMED of the pictures.
             cached: the training split, at the teachers' size.
         """
-        student, heads = keras.Model(network.input, network.get_layer("logits").input), []
-        for lesson in (lesson for lesson, teacher in self._pairs if teacher is None):
-            rows = np.flatnonzero(lesson.speaks_for)
-            if len(rows) >= LEAST_NAMED:
-                parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-                with alone():
-                    features = [
-                        student.predict_on_batch(resize(cached.model_inputs[part], self._student_size))
-                        for part in parts
-                    ]
-                heads.append(fit_map(np.concatenate(features), lesson.answers[rows]))
-        if heads:
-            own = network.get_layer("logits").get_weights()
-            fitted = [np.mean(ones, axis=0) for ones in zip(*heads, strict=True)]
-            blended = [(1 - TABLE_SHARE) * one + TABLE_SHARE * other for one, other in zip(own, fitted, strict=True)]
-            network.get_layer("logits").set_weights(blended)
+        tables = [lesson for lesson, teacher in self._pairs if teacher is None]
+        tables = [one for one in tables if one.speaks_for.sum() >= LEAST_NAMED]
+        if not tables:
+            return
+        head = network.get_layer("logits")
+        student = keras.Model(network.input, head.input)
+        named = np.flatnonzero(np.any([one.speaks_for for one in tables], axis=0))
+        whole = np.resize(named, -(-len(named) // batch_size) * batch_size)  # another shape would be compiled anew
+        inputs = (resize(cached.model_inputs[rows], self._student_size) for rows in whole.reshape(-1, batch_size))
+        with alone():
+            features = np.concatenate([student.predict_on_batch(one) for one in inputs])[: len(named)]
+        fitted = zip(*(fit_map(features, one.answers[named]) for one in tables), strict=True)
+        parts = zip(head.get_weights(), fitted, strict=True)
+        head.set_weights([(1 - TABLE_SHARE) * own + TABLE_SHARE * np.mean(ones, axis=0) for own, ones in parts])
 
     def __call__(
         self, batches: RadiographBatches, index: int, pictures: np.ndarray, targets: Any

@@ -17,9 +17,7 @@ def build_small_teacher(findings, size, batch_norm_momentum=0.99, precision="flo
 def use_small_teachers(monkeypatch):
     """Let teachers' files, and model files that teach, hold small networks."""
     monkeypatch.setattr(teacher_file, "build_teacher", build_small_teacher)
-    monkeypatch.setattr(
-        teacher_file, "build_network", lambda findings, size, precision: build_small_network(findings, size)
-    )
+    monkeypatch.setattr(teacher_file, "build_network", build_small_teacher)
 
 
 def write_small_teacher(path, findings, seed=2, **changes):
