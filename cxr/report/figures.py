@@ -96,7 +96,7 @@ def draw_history(history: Mapping[str, Sequence[float]]) -> Figure:
             (("loss", "training", BLUE, "-"), ("val_loss", "validation", ORANGE, "--")),
             (("val_mean_auroc", "validation", ORANGE, "--"),),
         ),
-        ("Loss (binary cross-entropy)", "Mean AUROC"),
+        ("Loss", "Mean AUROC"),
         strict=True,
     ):
         clean(axes)
