@@ -129,7 +129,7 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
     from cxr.network.start_weights import load_start_weights, save_start_weights
     from tools.features.learning import build_student, learn
 
-    convolutions, teacher_origin = read_inception_weights(args.teacher)  # before minutes of decoding
+    convolutions, teacher_origin = read_inception_weights(args.teacher)
     keras.utils.set_random_seed(args.seed)
     precision = choose_precision()
     backbone = build_network(NO_FINDINGS, STUDENT_SIZE, SMALL_DATA_MOMENTUM, precision)
@@ -137,11 +137,11 @@ def learn_and_save(args: argparse.Namespace, checkpoints: Path) -> None:
     if start.note:
         say(start.note)
     backbone = fuse(backbone)
-    seen, held_out = read_pictures(args)
     teacher = build_inception(TEACHER_SIZE, precision)
     set_weights(teacher, convolutions, args.teacher)
     teacher = fuse(teacher)
     teacher.trainable = False
+    seen, held_out = read_pictures(args)  # after all weights were found to fit: it takes minutes
     student = build_student(backbone, teacher)
     batches = CropBatches(*seen, args.picture_share, args.seed, args.crops)
     identity = {"crops": args.crops, "seed": args.seed, "learning rate": args.learning_rate, "precision": precision,

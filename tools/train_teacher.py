@@ -18,7 +18,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxr.data.cache import CachedSplit, cache_split
 from cxr.data.labels import top_folder
@@ -40,6 +40,7 @@ from cxr.training.run_control import (
 from cxr.training.targets import training_targets
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
@@ -98,10 +99,7 @@ def check_and_run(args: argparse.Namespace) -> int:
     if data.faults:
         return data.exit_code
     _, soft_labels = training_targets(data.splits["train"], (), 0.0, args.soft_labels)
-    import_keras()
-    from cxr.distillation.inception_weights import read_inception_weights
-
-    read_inception_weights(args.weights)  # now, not after hours of decoding
+    start = build_start(args, data.splits["train"].findings)  # now, not after hours of decoding
     if args.check:
         return data.exit_code
     folder, checkpoints = args.out.parent, args.out.with_name(f"{args.out.stem}_checkpoints")
@@ -115,32 +113,61 @@ def check_and_run(args: argparse.Namespace) -> int:
             name: cache_split(data.splits[name], args.image_dir, args.image_size, args.work_dir / "cache")
             for name in ("train", "val")
         }
-        train_and_save(args, cached, checkpoints, soft_labels)
+        train_and_save(args, start, cached, checkpoints, soft_labels)
         clear_checkpoints(checkpoints)
     return data.exit_code
 
 
-def train_and_save(
-    args: argparse.Namespace, cached: dict[str, CachedSplit], checkpoints: Path, soft_labels: "np.ndarray | None"
-) -> None:
-    """Fine-tune the teacher, say how well its best epoch ranks the validation split, and write its file."""
+class Start(NamedTuple):
+    """A teacher as training begins with it.
+
+    Attributes:
+        network: with ImageNet's weights and a random head.
+        origin: in words where the weights came from.
+        devices: in words what it is trained on.
+        precision: Keras dtype policy of its layers.
+    """
+
+    network: "keras.Model"
+    origin: str
+    devices: str
+    precision: str
+
+
+def build_start(args: argparse.Namespace, findings: Sequence[str]) -> Start:
+    """Build the teacher and give it ImageNet's weights. Raises: ModelFileError, weights that do not fit it."""
+    import_keras()
     import keras
 
     from cxr.distillation.inception import build_teacher, set_weights
     from cxr.distillation.inception_weights import read_inception_weights
-    from cxr.distillation.teacher_file import TeacherInfo, save_teacher
     from cxr.network.densenet import SMALL_DATA_MOMENTUM, choose_precision, fuse
-    from cxr.network.start_weights import StartWeights
-    from cxr.training.loop import fit
     from cxr.training.parallel import join
 
-    devices = join()
-    split, precision = cached["train"].split, choose_precision()
-    keras.utils.set_random_seed(args.seed)
-    network = build_teacher(split.findings, args.image_size, SMALL_DATA_MOMENTUM, precision)
     convolutions, origin = read_inception_weights(args.weights)
+    devices = join()
+    precision = choose_precision()
+    keras.utils.set_random_seed(args.seed)
+    network = build_teacher(findings, args.image_size, SMALL_DATA_MOMENTUM, precision)
     set_weights(network, convolutions, args.weights)
-    network = fuse(network)
+    return Start(fuse(network), origin, devices, precision)
+
+
+def train_and_save(
+    args: argparse.Namespace,
+    start: Start,
+    cached: dict[str, CachedSplit],
+    checkpoints: Path,
+    soft_labels: "np.ndarray | None",
+) -> None:
+    """Fine-tune the teacher, say how well its best epoch ranks the validation split, and write its file."""
+    import keras
+
+    from cxr.distillation.teacher_file import TeacherInfo, save_teacher
+    from cxr.network.start_weights import StartWeights
+    from cxr.training.loop import fit
+
+    split, (network, origin, devices, precision) = cached["train"].split, start
     # With the head alone first, as for other pretrained weights, teachers were never trained: everything at once.
     recipe = choose_recipe(args, StartWeights(origin, pretrained=True, head=True), precision)
     say(f"Training on {keras.backend.backend()}, {devices}, in {precision} from {origin}, {recipe.epochs} epochs.")

@@ -272,6 +272,37 @@ def test_a_quarter_of_the_finished_head_is_fitted_to_the_table(tmp_path, num_nam
     assert_allclose(bias, 0.75 * own[1] + 0.25 * ridge.intercept_, rtol=1e-3, atol=1e-4)
 
 
+def test_tables_of_other_pictures_have_equal_parts_of_the_quarter(tmp_path):
+    """One names the first 210 pictures, one the last 205 of 260; a third of 199 is not heard."""
+    rng = np.random.default_rng(3)
+    split = make_split([f"{k}.png" for k in range(260)], ("A", "B"))
+    pictures = (rng.integers(0, 256, (260, 16, 16, 1)) * rng.uniform(0.1, 1, (260, 1, 1, 1))).astype(np.uint8)
+    cached = CachedSplit(split, pictures, "x")
+    network = build_small_network(("A", "B"), 16)
+    student = keras.Model(network.input, network.get_layer("pooled").output)
+    lessons, fitted = [], []
+    for name, named in (("a", range(210)), ("b", range(55, 260)), ("c", range(199))):
+        probabilities = rng.uniform(0.01, 0.99, (len(named), 2))
+        rows = [f"{k}.png,{a!r},{b!r}" for k, (a, b) in zip(named, probabilities.tolist(), strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["Image,A,B", *rows]) + "\n")
+        lessons.append(plan_table(tmp_path / f"{name}.csv", split))
+        if len(named) >= 200:
+            features = student.predict_on_batch(pictures[list(named)]).astype(np.float64)
+            alpha = 0.3 * np.var(features, axis=0).sum() * len(named) / features.shape[1]
+            fitted.append(
+                Ridge(alpha=alpha, solver="cholesky").fit(features, np.log(probabilities / (1 - probabilities)))
+            )
+    own = network.get_layer("logits").get_weights()
+    other = lesson_of(("A", "B"), (), 16, split)
+    teaching = Teaching([*lessons, other], [None, None, None, teacher_network(other, 3)], 2)
+    teaching.begin(network, RadiographBatches(cached, 64, training=True, seed=1), with_cells=False)
+    teaching.finish(network, cached, 64)
+    kernel, bias = network.get_layer("logits").get_weights()
+    first, second = fitted
+    assert_allclose(kernel, 0.75 * own[0] + 0.125 * (first.coef_ + second.coef_).T, rtol=1e-3, atol=1e-4)
+    assert_allclose(bias, 0.75 * own[1] + 0.125 * (first.intercept_ + second.intercept_), rtol=1e-3, atol=1e-4)
+
+
 def test_every_finding_needs_a_teacher(tmp_path, monkeypatch):
     use_small_teachers(monkeypatch)
     write_small_teacher(tmp_path / "a.h5", ("A", "B"))

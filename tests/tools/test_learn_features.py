@@ -328,11 +328,12 @@ def test_what_cannot_be_used_is_said(tmp_path, command, monkeypatch, capsys, fla
     assert {one.name for one in tmp_path.iterdir()} == {"images", "photographs", "table.csv"}
 
 
-def test_weights_of_another_network_are_refused(tmp_path, command, monkeypatch, capsys):
+def test_weights_of_another_network_are_refused_before_any_picture_is_read(tmp_path, command, monkeypatch, capsys):
     def refuse(network, convolutions, source):
         raise ModelFileError(f"{source}: convolution 8 of 94 has weights of shape")
 
     monkeypatch.setattr("cxr.distillation.inception.set_weights", refuse)
+    monkeypatch.setattr(learn_features, "read_pictures", None)
     assert main(command) == 2
     assert "convolution 8 of 94" in capsys.readouterr().err
     assert main([*command, "--weights", str(tmp_path / "none.h5")]) == 2

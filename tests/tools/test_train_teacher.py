@@ -18,6 +18,8 @@ from cxr.network.model_info import ModelFileError
 from cxr.training import loop
 from tools import train_teacher
 
+BUILD_TEACHER = inception.build_teacher
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
@@ -106,6 +108,16 @@ def test_useless_weights_and_data_are_refused_before_any_image_is_decoded(projec
     (project / "test_data.csv").write_text("\n".join([*text[:-1], text[-1].rpartition(",")[0] + ",1"]) + "\n")
     assert run(project, *check) == 2  # patient 1 of the training split is in the test split
     assert "patient" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_kernels_of_another_network_are_refused_before_any_image_is_decoded(project, monkeypatch, capsys, check):
+    monkeypatch.setattr(train_teacher, "cache_split", None)
+    monkeypatch.setattr(inception, "build_teacher", BUILD_TEACHER)
+    other = inception_weights.Convolution(np.ones((3, 3, 3, 16), "f4"), *[np.ones(16, "f4")] * 4)
+    monkeypatch.setattr(inception_weights, "read_inception_weights", lambda source: ([other] * 94, "file x.pt"))
+    assert run(project, *check) == 2
+    assert "x.pt: convolution 1 of 94 has weights of shape [(3, 3, 3, 16), (16,)" in capsys.readouterr().err
 
 
 def test_a_wheel_is_looked_into_before_any_image_is_decoded(project, monkeypatch, capsys):
